@@ -1,0 +1,1 @@
+"""The machinery that executes, checks and publishes the book. Needs the extra `book`."""
