@@ -109,9 +109,7 @@ def load(path: Path) -> ArticleMap:
     )
     for chapter in chapters:
         if not NAME.fullmatch(chapter.name):
-            raise BookError(
-                f"{file}: chapter {chapter.name}: field 'name' must be like 2-gans-to-transformers/03-vae."
-            )
+            raise BookError(f"{file}: chapter {chapter.name}: field 'name' must be like 2-gans-to-transformers/03-vae.")
     articles = tuple(
         _article(raw, f"{file}: {label}")
         for raw, label in _entries(content["articles"], "article", "id", f"{file}: `articles`")
@@ -137,17 +135,13 @@ def problems(book: ArticleMap, written: Mapping[str, Written]) -> list[str]:
     reached: set[str] = set()
     for article in book.articles:
         for heading in article.headings:
-            found += _heading_problems(
-                heading, f"articles.yml: {_place(article.id, heading)}", names, written
-            )
+            found += _heading_problems(heading, f"articles.yml: {_place(article.id, heading)}", names, written)
             reached.update(heading.chapters)
     found += [f"articles.yml: no heading leads to chapter {name}." for name in names if name not in reached]
     return found
 
 
-def _heading_problems(
-    heading: Heading, where: str, names: list[str], written: Mapping[str, Written]
-) -> Iterator[str]:
+def _heading_problems(heading: Heading, where: str, names: list[str], written: Mapping[str, Written]) -> Iterator[str]:
     for name in heading.chapters:
         if name not in names:
             yield f"{where}: {name!r} is not in the list `chapters`."
@@ -234,9 +228,7 @@ def _written(path: Path) -> Written:
     text = "\n\n".join(repository.source(cell) for cell in cells if cell["cell_type"] == "markdown")
     title = TITLE_LINE.search(text)
     if title is None:
-        raise BookError(
-            f"{path.parent.name}/{path.name} has no title: begin its first text cell with `# Title`."
-        )
+        raise BookError(f"{path.parent.name}/{path.name} has no title: begin its first text cell with `# Title`.")
     figures = {cell.get("metadata", {}).get("mystnb", {}).get("figure", {}).get("name", "") for cell in cells}
     return Written(title[1], frozenset(TARGET_LINE.findall(text)) | figures - {""})
 
