@@ -82,9 +82,7 @@ def load(path: Path) -> list[Erratum]:
     errata = [_erratum(path, number, entry) for number, entry in enumerate(entries, 1)]
     for identifier, times in Counter(erratum.id for erratum in errata).items():
         if times > 1:
-            raise ValueError(
-                f"{path}, entry {identifier}: the field 'id' is used {times} times; it must be unique."
-            )
+            raise ValueError(f"{path}, entry {identifier}: the field 'id' is used {times} times; it must be unique.")
     return errata
 
 
@@ -118,9 +116,7 @@ def _fault(field: str, value: Any) -> str:
     return "" if value.strip() else "is empty"
 
 
-def problems(
-    errata: Sequence[Erratum], anchors: Mapping[str, Collection[str]], keys: Collection[str]
-) -> list[str]:
+def problems(errata: Sequence[Erratum], anchors: Mapping[str, Collection[str]], keys: Collection[str]) -> list[str]:
     """What does not fit the rest of the book, one sentence each.
 
     `anchors` maps each chapter that exists to its anchors, `keys` are those of the bibliography.
@@ -131,9 +127,7 @@ def problems(
         ids = [erratum.id for erratum in errata if erratum.article == article]
         if ids != expected:
             missing = ", ".join(identifier for identifier in expected if identifier not in ids) or "none"
-            found.append(
-                f"{article}: expected E1 to E{count} in order, found {len(ids)}; missing: {missing}."
-            )
+            found.append(f"{article}: expected E1 to E{count} in order, found {len(ids)}; missing: {missing}.")
     for erratum in errata:
         if erratum.article not in COUNTS:
             found.append(f"{erratum.id}: there is no article {erratum.article}.")
@@ -149,19 +143,15 @@ def _shown_problems(erratum: Erratum, anchors: Mapping[str, Collection[str]]) ->
     if chapter not in anchors:
         return [f"{erratum.id}: `shown` names the chapter {chapter}, which does not exist."]
     if anchor not in anchors[chapter]:
-        return [f"{erratum.id}: the chapter {chapter} has no anchor ({anchor})=."]
-    if PATTERNS["id"][0].fullmatch(anchor.upper()):
-        # Sphinx labels ignore case and are shared by all pages; the errata page owns those that are ids.
-        return [
-            f"{erratum.id}: the anchor {anchor} is the errata page's own; use erratum-{erratum.id.lower()}."
-        ]
+        return [f"{erratum.id}: the chapter {chapter} has no heading with the anchor {anchor}."]
     return []
 
 
 def anchors(notebook: Path) -> set[str]:
-    """The MyST targets, `(name)=` on a line of its own, in a notebook's markdown cells.
+    """What a link can point at in a notebook: the slugs of its headings down to the third level, as MyST makes them.
 
-    Those inside a code block are text, not targets. ValueError if the file is no notebook.
+    A heading needs no label of its own, which a reader of the notebook would see as stray text. ValueError if the file
+    is no notebook.
     """
     try:
         cells = json.loads(notebook.read_text(encoding="utf8"))["cells"]
@@ -170,10 +160,15 @@ def anchors(notebook: Path) -> set[str]:
         raise ValueError(
             f"{notebook} cannot be read as a notebook: {error!r}. Restore it or execute it again."
         ) from error
-    return {name for text in texts for name in _targets(text)}
+    return {slug(title) for text in texts for title in _headings(text)}
 
 
-def _targets(text: str) -> Iterable[str]:
+def slug(title: str) -> str:
+    """The anchor of a heading, in GitHub's manner, which is MyST's and Jupyter's too."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-")
+
+
+def _headings(text: str) -> Iterable[str]:
     fence = ""
     for line in text.splitlines():
         mark = re.match(r" {0,3}(`{3,}|~{3,})(.*)", line)
@@ -183,8 +178,8 @@ def _targets(text: str) -> Iterable[str]:
                 fence = ""
         elif mark:
             fence = mark[1]
-        elif target := re.fullmatch(r" {0,3}\(([^()]+)\)=\s*", line):
-            yield target[1]
+        elif heading := re.fullmatch(r" {0,3}#{1,3} +(.+?) *#* *", line):
+            yield heading[1]
 
 
 def bibliography_keys(path: Path) -> set[str]:
@@ -278,4 +273,4 @@ def _shown(erratum: Erratum, chapters: Mapping[str, str]) -> str:
     if not erratum.shown:
         return "Not shown yet."
     chapter, _, anchor = erratum.shown.partition("#")
-    return f"Shown in {{ref}}`{chapters[chapter]} <{anchor}>`."
+    return f"Shown in [{chapters[chapter]}](/notebooks/{chapter}.ipynb#{anchor})."

@@ -163,8 +163,7 @@ def test_an_erratum_shown_at_an_existing_anchor_is_no_problem(errata, keys):
     ("shown", "words"),
     [
         ("2-gans/99-none#x", "A0-E1: `shown` names the chapter 2-gans/99-none, which does not exist."),
-        (f"{CHAPTER}#gone", f"A0-E1: the chapter {CHAPTER} has no anchor (gone)=."),
-        (f"{CHAPTER}#a0-e1", "A0-E1: the anchor a0-e1 is the errata page's own; use erratum-a0-e1."),
+        (f"{CHAPTER}#gone", f"A0-E1: the chapter {CHAPTER} has no heading with the anchor gone."),
     ],
 )
 def test_an_anchor_that_leads_nowhere_is_a_problem(errata, keys, shown, words):
@@ -187,17 +186,19 @@ def test_an_unknown_source_is_a_problem(errata, keys):
 # --- anchors of a notebook -------------------------------------------------------------------------------
 
 
-def test_anchors_are_the_targets_of_markdown_cells_outside_code(tmp_path):
-    code = "````md\n(fenced)=\n```\n(still-fenced)=\n````"
-    markdown = f"(first)=\n# Title\n\nan (inline)= one\n\n{code}\n\n  (last)=  \ntext"
+def test_anchors_are_the_slugs_of_headings_outside_code(tmp_path):
+    code = "````md\n## fenced\n```\n# still fenced\n````"
+    markdown = (
+        f"# The title\n\nan # inline one\n\n{code}\n\n  ### A0-E6: a loss, `sum` or mean? ##  \n#### Too deep\n#no"
+    )
     cells = [
         {"cell_type": "markdown", "source": markdown.splitlines(keepends=True)},
-        {"cell_type": "code", "source": "(code)=\n"},
-        {"cell_type": "markdown", "source": "(other)=\n## Other"},
+        {"cell_type": "code", "source": "# a comment\n"},
+        {"cell_type": "markdown", "source": "## Other"},
     ]
     path = tmp_path / "chapter.ipynb"
     path.write_text(json.dumps({"cells": cells}))
-    assert book.anchors(path) == {"first", "last", "other"}
+    assert book.anchors(path) == {"the-title", "a0-e6-a-loss-sum-or-mean", "other"}
 
 
 @pytest.mark.parametrize("text", ["{", '{"cells": [{}]}', "[]", '{"metadata": {}}'])
@@ -230,14 +231,12 @@ def test_the_page_says_of_each_erratum_what_the_file_says(errata):
 def test_the_table_counts_by_article_and_kind_and_is_narrow(errata):
     shown = [replace(e, shown=f"{CHAPTER}#erratum-{e.id.lower()}") if e.id == "A1-E3" else e for e in errata]
     text = book.page(shown, TITLES, {CHAPTER: "The VAE"})
-    rows = [
-        [c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
-    ]
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     assert rows[0] == ["", *(f"[A{n}](#errata-A{n})" for n in range(5)), "All"]
     assert ["All", "33", "38", "28", "26", "25", "150"] in rows
     assert ["Page", "1", "1", "0", "1", "1", "4"] in rows
     assert ["Shown so far", "0", "1", "0", "0", "0", "1"] in rows
-    assert "Shown in {ref}`The VAE <erratum-a1-e3>`." in text
+    assert f"Shown in [The VAE](/notebooks/{CHAPTER}.ipynb#erratum-a1-e3)." in text
     assert text.count("Not shown yet.") == 149
 
 
@@ -250,6 +249,8 @@ def test_one_line_is_singular_and_several_are_plural(errata):
 
 CONF = """
 extensions = ["myst_parser", "sphinx_design", "sphinxcontrib.bibtex"]
+source_suffix = {".md": "markdown", ".ipynb": "markdown"}
+myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath", "colon_fence", "linkify"]
 bibtex_bibfiles = ["references.bib"]
 html_theme = "basic"
@@ -258,15 +259,15 @@ html_theme = "basic"
 
 def test_the_page_builds_strictly_and_its_links_lead_somewhere(errata, tmp_path):
     """The page, a chapter that it points at and the bibliography, with every warning an error."""
-    shown = [replace(errata[0], shown=f"{CHAPTER}#erratum-a0-e1"), *errata[1:]]
+    shown = [replace(errata[0], shown=f"{CHAPTER}#a0-e1-shown-here"), *errata[1:]]
     (tmp_path / "conf.py").write_text(CONF)
     (tmp_path / "references.bib").write_bytes((ROOT / "book" / "references.bib").read_bytes())
     (tmp_path / "errata.md").write_text(book.page(shown, TITLES, {CHAPTER: "The VAE"}), encoding="utf8")
-    (tmp_path / "vae.md").write_text(
-        "# VAE\n\n(erratum-a0-e1)=\n## Shown\n\nSee {ref}`A0-E6` and [](#A4-E25).\n"
-    )
+    chapter = tmp_path / "notebooks" / f"{CHAPTER}.ipynb"
+    chapter.parent.mkdir(parents=True)
+    chapter.write_text("# VAE\n\n## A0-E1: shown here\n\nSee {ref}`A0-E6` and [](#A4-E25).\n")
     (tmp_path / "index.md").write_text(
-        "# Book\n\n```{toctree}\nerrata\nvae\n```\n\n```{bibliography}\n:all:\n```\n"
+        f"# Book\n\n```{{toctree}}\nerrata\nnotebooks/{CHAPTER}\n```\n\n```{{bibliography}}\n:all:\n```\n"
     )
     command = [
         sys.executable,
@@ -283,5 +284,5 @@ def test_the_page_builds_strictly_and_its_links_lead_somewhere(errata, tmp_path)
     assert done.returncode == 0, done.stderr
     html = (tmp_path / "out" / "errata.html").read_text(encoding="utf8")
     assert set(re.findall(r'id="(a\d-e\d+)"', html)) == {erratum.id.lower() for erratum in errata}
-    assert 'href="vae.html#erratum-a0-e1"' in html
+    assert f'href="notebooks/{CHAPTER}.html#a0-e1-shown-here"' in html
     assert 'href="https:' not in html.split("<body>")[1].split('class="sphinxsidebar"')[0]
