@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from gensrc.book import repository
+from gensrc.book import errata, repository
 from gensrc.book.repository import BookError
 
 Record = TypeVar("Record")
@@ -22,7 +22,6 @@ Record = TypeVar("Record")
 NAME = re.compile(r"\d-[a-z0-9-]+/\d\d-[a-z0-9-]+")
 # Sphinx keeps the names of link targets in small letters, so only such a name can be linked to as it stands.
 ANCHOR = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-TARGET_LINE = re.compile(r"^\(([^()\s]+)\)=[ \t]*$", re.MULTILINE)
 TITLE_LINE = re.compile(r"^# +(.+?)\s*$", re.MULTILINE)
 
 
@@ -230,7 +229,7 @@ def _written(path: Path) -> Written:
     if title is None:
         raise BookError(f"{path.parent.name}/{path.name} has no title: begin its first text cell with `# Title`.")
     figures = {cell.get("metadata", {}).get("mystnb", {}).get("figure", {}).get("name", "") for cell in cells}
-    return Written(title[1], frozenset(TARGET_LINE.findall(text)) | figures - {""})
+    return Written(title[1], frozenset(errata.anchors(path) | figures - {""}))
 
 
 def _article(raw: Any, where: str) -> Article:
