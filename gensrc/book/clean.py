@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-NOTEBOOK_NOISE = ("papermill", "widgets", "colab", "vscode")
+NOTEBOOK_NOISE = ("papermill", "widgets", "colab", "vscode", "orig_nbformat", "orig_nbformat_minor")
 CELL_NOISE = (
     "papermill",
     "execution",
@@ -96,9 +96,7 @@ def _merged(outputs: list["NotebookNode"]) -> list["NotebookNode"]:
 
 def figures(cell: dict[str, Any]) -> list[dict[str, str]]:
     """The name, caption, alt text and kind of each figure that `notebook.figure` showed in this cell."""
-    described = (
-        output.get("metadata", {}).get("gensrc", {}).get("figure") for output in cell.get("outputs", [])
-    )
+    described = (output.get("metadata", {}).get("gensrc", {}).get("figure") for output in cell.get("outputs", []))
     return [figure for figure in described if figure]
 
 

@@ -34,9 +34,7 @@ def parser() -> argparse.ArgumentParser:
     one = _add(commands, "execute", execute, "run chapters and store their outputs")
     _add_chapters(one, "default: those that are stale")
     one.add_argument("--all", action="store_true", help="all chapters, stale or not")
-    one.add_argument(
-        "--profile", default="quick", help="quick replaces the notebooks, full writes book/results"
-    )
+    one.add_argument("--profile", default="quick", help="quick replaces the notebooks, full writes book/results")
     one.add_argument("--seed", type=int, default=0, help="another seed leaves the notebooks as they are")
     one.add_argument("--jobs", type=int, help="chapters at a time")
     one.add_argument("--timeout", type=float, metavar="S", help="seconds that one chapter may take")
@@ -56,9 +54,7 @@ def _add(commands: argparse._SubParsersAction, name: str, run: Command, text: st
 
 
 def _add_chapters(command: argparse.ArgumentParser, default: str) -> None:
-    command.add_argument(
-        "chapter", nargs="*", help=f"such as 2-gans-to-transformers/03-vae or 03-vae ({default})"
-    )
+    command.add_argument("chapter", nargs="*", help=f"such as 2-gans-to-transformers/03-vae or 03-vae ({default})")
 
 
 def execute(options: argparse.Namespace) -> int:

@@ -67,9 +67,7 @@ def plan(
     the cores evenly.
     """
     if profile not in repository.PROFILES:
-        raise BookError(
-            f"there is no profile '{profile}'; the profiles are: {', '.join(repository.PROFILES)}."
-        )
+        raise BookError(f"there is no profile '{profile}'; the profiles are: {', '.join(repository.PROFILES)}.")
     if (jobs is not None and jobs < 1) or (timeout is not None and timeout <= 0):
         raise BookError("--jobs and --timeout must be greater than zero.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -91,12 +89,12 @@ def needed(plan: Plan) -> list[str]:
     return [row.chapter for row in rows if (row.full != "current" if plan.profile == "full" else row.reasons)]
 
 
-def execute(plan: Plan, chapters: list[str], out: TextIO = sys.stdout) -> bool:
+def execute(plan: Plan, chapters: list[str]) -> bool:
     """Run the chapters; True if all succeeded. A failure stops no other chapter.
 
     Raises BookError before anything has started if one of them cannot be run as asked.
     """
-    progress = Progress(out)
+    progress = Progress(sys.stdout)
     runs = [Run(plan, chapter, progress) for chapter in chapters]
     for note in _other_versions(runs):
         progress.say(f"note: {note}")
@@ -126,9 +124,7 @@ class Run:
         self.cells = len(repository.code_cells(self.before))
         self.process: subprocess.Popen[str] | None = None
         if repository.parameters(self.before) != repository.COMMITTED:
-            raise BookError(
-                f'{chapter} needs one cell tagged parameters with profile = "quick" and seed = 0, no more.'
-            )
+            raise BookError(f'{chapter} needs one cell tagged parameters with profile = "quick" and seed = 0, no more.')
         # Reads the modules now: one that is edited during the run leaves the chapter stale, as it should.
         self.prints = stamp.Fingerprints(plan.root)
         try:
@@ -151,9 +147,7 @@ class Run:
             except (RunError, BookError) as problem:
                 self.progress.ended(self.chapter, f"✗ {self.chapter}: {problem}{self._keep(output)}")
                 return False
-        self.progress.ended(
-            self.chapter, f"✓ {self.chapter}: {facts['seconds']:.0f} s, {facts['peak_mb']} MB, {what}"
-        )
+        self.progress.ended(self.chapter, f"✓ {self.chapter}: {facts['seconds']:.0f} s, {facts['peak_mb']} MB, {what}")
         return True
 
     def stop(self) -> None:
@@ -192,9 +186,7 @@ class Run:
             "notebook": str(self.path),
             "output": str(output),
             # Nothing is injected into a notebook that already says what is wanted.
-            "parameters": {}
-            if self.plan.committed
-            else {"profile": self.plan.profile, "seed": self.plan.seed},
+            "parameters": {} if self.plan.committed else {"profile": self.plan.profile, "seed": self.plan.seed},
             "timeout": self.plan.timeout,
             "pythonpath": os.pathsep.join([str(self.plan.root), *([before] if before else [])]),
         }
@@ -232,8 +224,8 @@ class Run:
         """Put the executed notebook where it belongs; says what became of it."""
         if os.path.realpath(facts["prefix"]) != os.path.realpath(sys.prefix):
             raise RunError(
-                f"Jupyter kernel python3 runs another Python ({facts['prefix']}), whose versions "
-                "are not the pinned ones: remove that kernel (jupyter kernelspec remove python3) or repair it."
+                f"Jupyter's kernel python3 runs another Python ({facts['prefix']}), whose versions are not "
+                "the pinned ones: remove that kernel (jupyter kernelspec remove python3) or repair it."
             )
         clean.clean(nb)
         reports = results.reports(nb)
@@ -321,9 +313,7 @@ def _commit(root: Path) -> str:
 
 def _other_versions(runs: list[Run]) -> list[str]:
     """A stamp names the pinned versions; say where the installed ones are others."""
-    pinned = {
-        part: version for run in runs for part, version in run.parts([]).items() if part.startswith("pin ")
-    }
+    pinned = {part: version for run in runs for part, version in run.parts([]).items() if part.startswith("pin ")}
     notes = []
     for part, version in sorted(pinned.items()):
         name = part.removeprefix("pin ")

@@ -41,9 +41,7 @@ def chapters(root: Path) -> list[str]:
     folder = root / "notebooks"
     paths = (path.relative_to(folder) for path in folder.rglob("*.ipynb"))
     return sorted(
-        path.with_suffix("").as_posix()
-        for path in paths
-        if not any(part.startswith(".") for part in path.parts)
+        path.with_suffix("").as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)
     )
 
 
@@ -81,9 +79,7 @@ def read_notebook(path: Path) -> "NotebookNode":
     data = read_raw(path)
     try:
         # Older minor formats know no cell ids; `clean` replaces the random ones that this adds.
-        nb = nbformat.v4.upgrade(
-            nbformat.v4.nbjson.JSONReader().to_notebook(data), from_minor=data["nbformat_minor"]
-        )
+        nb = nbformat.v4.upgrade(nbformat.v4.nbjson.JSONReader().to_notebook(data), from_minor=data["nbformat_minor"])
         nbformat.validate(nb)
     except Exception as error:  # a malformed file can break the reader in any way
         reason = str(getattr(error, "message", error)).splitlines()[0][:200]
@@ -109,9 +105,7 @@ def read_raw(path: Path) -> dict[str, Any]:
 
 
 def _unreadable(path: Path, reason: str) -> BookError:
-    return BookError(
-        f"{_shown(path)} is no readable notebook ({reason}): restore it from git or save it again."
-    )
+    return BookError(f"{_shown(path)} is no readable notebook ({reason}): restore it from git or save it again.")
 
 
 def _shown(path: Path) -> str:
@@ -182,9 +176,7 @@ def pins(root: Path) -> dict[str, str]:
     try:
         lines = path.read_text(encoding="utf8").splitlines()
     except OSError as error:
-        raise BookError(
-            f"cannot read constraints.txt, which pins the versions ({error.strerror})."
-        ) from error
+        raise BookError(f"cannot read constraints.txt, which pins the versions ({error.strerror}).") from error
     found: dict[str, str] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.lstrip().startswith("#"):

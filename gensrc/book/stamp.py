@@ -89,9 +89,7 @@ class Fingerprints:
         """The files that Python runs to import `name`: every package's __init__ and the module itself."""
         steps = name.split(".")
         folders = [self.root.joinpath(*steps[:depth]) for depth in range(1, len(steps) + 1)]
-        candidates = {
-            path for folder in folders for path in (folder / "__init__.py", folder.with_suffix(".py"))
-        }
+        candidates = {path for folder in folders for path in (folder / "__init__.py", folder.with_suffix(".py"))}
         return {path for path in candidates if path in self._modules or path.is_file()}
 
     def _module(self, path: Path) -> tuple[str, set[str]]:
@@ -103,9 +101,7 @@ class Fingerprints:
                 names = set(_imports(ast.parse(content), package))
             except SyntaxError as error:
                 where = path.relative_to(self.root).as_posix()
-                raise BookError(
-                    f"{where} line {error.lineno} is not Python ({error.msg}): mend it first."
-                ) from error
+                raise BookError(f"{where} line {error.lineno} is not Python ({error.msg}): mend it first.") from error
             self._modules[path] = _short(content), names
         return self._modules[path]
 
@@ -167,9 +163,7 @@ def _constant_import(call: ast.Call, package: tuple[str, ...]) -> Iterator[str]:
 
 def code_of(nb: dict[str, Any]) -> list[str]:
     """The sources that count: of all code cells that hold something, but for the one that serves Colab."""
-    return [
-        repository.source(cell) for cell in repository.code_cells(nb) if "colab" not in repository.tags(cell)
-    ]
+    return [repository.source(cell) for cell in repository.code_cells(nb) if "colab" not in repository.tags(cell)]
 
 
 @dataclass(frozen=True)
@@ -239,9 +233,7 @@ def _full_run(prints: Fingerprints, chapter: str, code: list[str]) -> str:
         return "current" if recorded["hash"] == digest(now) else "older code"
     except (ValueError, KeyError, TypeError) as error:
         where = path.relative_to(prints.root).as_posix()
-        raise BookError(
-            f"{where} is no record of a full run ({error}): restore it or execute again."
-        ) from error
+        raise BookError(f"{where} is no record of a full run ({error}): restore it or execute again.") from error
 
 
 def table(rows: list[Status]) -> str:

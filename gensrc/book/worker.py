@@ -51,6 +51,7 @@ def run(notebook: str, output: str, parameters: dict[str, Any], timeout: float, 
     os.environ["PYTHONPATH"] = pythonpath
     nb = nbformat.read(notebook, as_version=4)
     nb.cells.append(nbformat.v4.new_code_cell(PROBE, id=PROBE_ID))
+    nbformat.write(nb, output)
     started = time.monotonic()
     at: dict[str, Any] = {"cell": 0}
 
@@ -61,7 +62,7 @@ def run(notebook: str, output: str, parameters: dict[str, Any], timeout: float, 
 
     try:
         done = papermill.execute_notebook(
-            nb,
+            output,
             output,
             parameters=parameters,
             kernel_name="python3",
