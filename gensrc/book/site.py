@@ -58,7 +58,9 @@ def copy_files(source: Path, pattern: str, folder: Path) -> None:
     """Copy the files below `source` that match `pattern`; that there are none is an error."""
     files = sorted(source.glob(pattern))
     if not files:
-        raise BookError(f"book/node_modules has no {pattern}: has the package changed its layout? See SHIPPED in site.py.")
+        raise BookError(
+            f"book/node_modules has no {pattern}: has the package changed its layout? See SHIPPED in site.py."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     for file in files:
         shutil.copyfile(file, folder / file.name)
