@@ -1,0 +1,187 @@
+"""What a chapter calls: start, report, claim, source, figure.
+
+A chapter prints three kinds of line and nothing else (book/how-to-read.md): exact ones by `print`, measured ones by
+`report`, which carries its own tolerance, and statements of fact by `claim`, which raises where the fact fails.
+`gensrc.book.tolerance` reads these lines back when the chapter is validated.
+"""
+
+import base64
+import inspect
+import io
+import math
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from gensrc import checkpoints, training
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PROFILES = ("quick", "full")
+T = TypeVar("T")
+Model = TypeVar("Model", bound=torch.nn.Module)
+
+
+class ClaimError(AssertionError):
+    """A sentence of the book that turned out not to be true."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one execution of a chapter needs to know of itself."""
+
+    chapter: str
+    profile: str
+    seed: int
+    device: torch.device
+
+    @property
+    def full(self) -> bool:
+        return self.profile == "full"
+
+    def pick(self, *, quick: T, full: T) -> T:
+        """The value that belongs to this run's profile, for budgets: `steps=run.pick(quick=400, full=40_000)`."""
+        return full if self.full else quick
+
+    def generator(self, offset: int = 0) -> torch.Generator:
+        """A CPU generator of its own, so that one experiment's draws do not shift another's.
+
+        Noise is drawn on the CPU and moved: a GPU's generator gives other numbers for the same seed.
+        """
+        return torch.Generator().manual_seed(self.seed + offset)
+
+
+def start(chapter: str, *, profile: str = "quick", seed: int = 0) -> Run:
+    """Begin a chapter: check the profile, seed every generator, choose the device, set the figures' style.
+
+    Raises ValueError for an unknown profile or a seed that is no whole number from 0 to 2**32 - 1.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, not {profile!r}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be a whole number from 0 to 2**32 - 1, not {seed!r}")
+    from gensrc import plots
+
+    training.seed_everything(seed)
+    plots.style()
+    return Run(chapter, profile, seed, training.device())
+
+
+def report(label: str, value: float, unit: str = "", *, rel: float | None = None, abs: float | None = None) -> None:
+    """Print a measured number with the tolerance within which another machine must find it again.
+
+    `rel` is a fraction of the value (0.05 prints "±5 %"), `abs` is in the value's own unit; give exactly one. The
+    number is printed with two digits more than the tolerance resolves, so that rounding never decides a comparison.
+
+    Raises ValueError for a value that is not finite, for no or two tolerances, and for one that is not positive.
+    """
+    value = float(value)
+    if not math.isfinite(value):
+        raise ValueError(f"{label}: {value} is no finite number; a report must have one")
+    if (rel is None) == (abs is None):
+        raise ValueError(f"{label}: give one tolerance, either rel= or abs=")
+    width = rel if rel is not None else abs
+    assert width is not None
+    if not width > 0:
+        raise ValueError(f"{label}: the tolerance must be positive, not {width}")
+    tolerance = f"±{100 * width:g} %" if rel is not None else f"±{width:g}"
+    resolved = width * math.fabs(value) if rel is not None else width
+    print(f"{label} ≈ {_rounded(value, resolved)}{' ' if unit else ''}{unit} ({tolerance})")
+
+
+def _rounded(value: float, resolution: float) -> str:
+    """`value` in plain decimals, two digits finer than the leading digit of `resolution`."""
+    if resolution == 0:
+        return f"{value:g}"
+    decimals = 1 - math.floor(math.log10(resolution))
+    if decimals > 12:
+        return f"{value:.3e}"
+    return f"{value:.{max(decimals, 0)}f}"
+
+
+def claim(sentence: str, condition: Any) -> None:
+    """Print `sentence` with a tick if `condition` holds, else raise ClaimError: no chapter prints a false sentence.
+
+    `condition` is a bool or a one-element tensor or array of bools. Anything else raises TypeError, because a
+    number or a list that happens to be "truthy" would tick every sentence.
+    """
+    if hasattr(condition, "item"):
+        condition = condition.item()
+    if not isinstance(condition, bool):
+        raise TypeError(f"claim needs True or False, not {type(condition).__name__}: {sentence}")
+    if not condition:
+        raise ClaimError(f"not so: {sentence}")
+    print(f"✓ {sentence}")
+
+
+def trained(
+    run: Run,
+    name: str,
+    kind: Callable[..., Model],
+    *,
+    config: dict[str, Any],
+    about: str,
+    train: Callable[[Model], Any],
+) -> Model:
+    """The trained model of checkpoint `name`, built as kind(**config) and in evaluation mode.
+
+    In the full profile it is trained first and saved; either way it is then loaded from the file, so that both
+    profiles show the very same weights, rounded as they are shipped. `about` says in a sentence how it was trained.
+
+    Raises CheckpointError as `checkpoints.load_weights` does.
+    """
+    if run.full:
+        torch.manual_seed(run.seed)
+        model = kind(**config).to(run.device)
+        train(model)
+        checkpoints.save_weights(name, model, config=config, about=about)
+    return checkpoints.load_weights(name, kind(**config), config=config)
+
+
+def source(*objects: Callable[..., Any] | type) -> None:
+    """Show the code of functions, methods or classes of gensrc where the text speaks of them."""
+    from IPython.display import Markdown, display
+
+    first = inspect.unwrap(objects[0])
+    path = Path(inspect.getsourcefile(first) or "").resolve()
+    package = Path(__file__).resolve().parent
+    place = path.relative_to(package.parent).as_posix() if path.is_relative_to(package) else path.name
+    listings = [textwrap.dedent(inspect.getsource(inspect.unwrap(each))).rstrip() for each in objects]
+    display(Markdown(f"`{place}`\n\n```python\n" + "\n\n\n".join(listings) + "\n```"))
+
+
+def figure(fig: "Figure", *, name: str, caption: str, alt: str, kind: str = "plot") -> None:
+    """Show a figure with the caption and the text alternative that every reader is owed, then close it.
+
+    `kind` says how the figure behaves on a dark page: a "plot" (lines, bars, points on nothing) may be inverted, a
+    "picture" (digits, photographs) may not. One figure a cell: the site numbers and links them by `name`.
+
+    Raises ValueError for an unknown kind, an empty caption, or an alt text of under 20 characters.
+    """
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+
+    if kind not in ("plot", "picture"):
+        raise ValueError(f"kind must be 'plot' or 'picture', not {kind!r}")
+    if not caption.strip() or len(alt.strip()) < 20:
+        raise ValueError(f"figure {name!r} needs a caption, and an alt text that says what is seen (20 characters)")
+    png = io.BytesIO()
+    # No software stamp: the same picture is the same bytes with another version of matplotlib's writer.
+    fig.savefig(png, format="png", metadata={"Software": None}, transparent=kind == "plot", bbox_inches="tight")
+    plt.close(fig)
+    display(
+        {
+            "image/png": base64.b64encode(png.getvalue()).decode(),
+            "text/plain": f"[figure {name}] {caption} | {alt}",
+        },
+        metadata={
+            "image/png": {"alt": alt},
+            "gensrc": {"figure": {"name": name, "caption": caption, "alt": alt, "kind": kind}},
+        },
+        raw=True,
+    )

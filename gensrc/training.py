@@ -1,0 +1,307 @@
+"""One short training loop for every model that has `loss(batch)`, its arithmetic, and exact resume.
+
+The chapter on the variational autoencoder writes such a loop out once; every later chapter calls `fit`.
+"""
+
+import json
+import os
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from gensrc.checkpoints import write_safetensors
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message names the step and says what to do."""
+
+
+# --- where and in which arithmetic ------------------------------------------------------------------------------
+
+
+def device() -> torch.device:
+    """The fastest device at hand: a CUDA GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch on every device."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The arithmetic of a forward pass: bfloat16 under autocast, or plain float32."""
+
+    device_type: str
+    bfloat16: bool
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        if not self.bfloat16:
+            return nullcontext()
+        return torch.autocast(self.device_type, dtype=torch.bfloat16)
+
+    def __str__(self) -> str:
+        return "bfloat16" if self.bfloat16 else "float32"
+
+
+def precision(device: torch.device) -> Precision:
+    """The fastest sound arithmetic of `device`: bfloat16 where the hardware multiplies it, else float32.
+
+    Weights, their gradients and the optimiser stay in float32 either way. The environment variable GENSRC_PRECISION
+    (float32 or bfloat16) decides instead, for comparing the two. Raises ValueError for any other value of it.
+    """
+    forced = os.environ.get("GENSRC_PRECISION")
+    if forced not in (None, "", "float32", "bfloat16"):
+        raise ValueError(f"GENSRC_PRECISION must be float32 or bfloat16, not {forced!r}")
+    if forced:
+        return Precision(device.type, forced == "bfloat16")
+    if device.type == "cuda":
+        return Precision("cuda", torch.cuda.is_bf16_supported())
+    return Precision("cpu", _cpu_multiplies_bfloat16())
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    # torch has no public question for this before 2.8; the private ones exist since 2.4.
+    asks = (getattr(torch.cpu, name, None) for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"))
+    return any(ask() for ask in asks if ask is not None)
+
+
+# --- data in shuffled batches -----------------------------------------------------------------------------------
+
+
+class Batches:
+    """Endless shuffled minibatches of `data`, an exact function of the seed, that can be saved and resumed.
+
+    Every example is seen once before any is seen again; a last, smaller batch of an epoch is left out, as its mean
+    would weigh its examples more. Iterating a second time goes on; it does not start again.
+
+    data: Tensor of shape (n, ...); each batch has shape (batch_size, ...).
+    transform: applied to each batch, for example `data.binarize`; it may draw from torch's global generator.
+    Raises ValueError if there are fewer examples than one batch holds.
+    """
+
+    def __init__(
+        self,
+        data: Tensor,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        transform: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        if not 1 <= batch_size <= len(data):
+            raise ValueError(f"batch_size must lie between 1 and the {len(data)} examples, not {batch_size}")
+        self.data, self.batch_size, self.seed, self.transform = data, batch_size, seed, transform
+        self.epoch, self.position = 0, 0
+        self._order: Tensor | None = None
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return self
+
+    def __next__(self) -> Tensor:
+        if self.position + self.batch_size > len(self.data):
+            self.epoch, self.position, self._order = self.epoch + 1, 0, None
+        if self._order is None:
+            # randperm gives the same order on every machine; each epoch has a generator of its own.
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+            self._order = torch.randperm(len(self.data), generator=generator)
+        chosen = self._order[self.position : self.position + self.batch_size]
+        self.position += self.batch_size
+        batch = self.data[chosen]
+        return batch if self.transform is None else self.transform(batch)
+
+    def state_dict(self) -> dict[str, int]:
+        return {
+            "epoch": self.epoch,
+            "position": self.position,
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        for name in ("seed", "batch_size"):
+            if state[name] != getattr(self, name):
+                raise TrainingError(
+                    f"the checkpoint was made with {name}={state[name]}, this run has {getattr(self, name)}: "
+                    "use the same, or another checkpoint file"
+                )
+        self.epoch, self.position, self._order = state["epoch"], state["position"], None
+
+
+class BatchSource(Protocol):
+    """What `fit` draws from. `Batches` is one; any iterator with these two methods can be resumed."""
+
+    def __next__(self) -> Tensor: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+# --- the loop ---------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class History:
+    """What was seen in training: `loss[i]` is the mean loss of the steps up to `step[i]` since the entry before."""
+
+    step: list[int] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+
+
+Callback = Callable[[int, nn.Module], None]
+
+
+def fit(
+    model: nn.Module,
+    batches: BatchSource,
+    *,
+    steps: int,
+    optimizer: torch.optim.Optimizer | None = None,
+    schedule: Callable[[int], float] | None = None,
+    clip: float | None = None,
+    log_every: int = 50,
+    callbacks: tuple[Callback, ...] = (),
+    checkpoint: Path | None = None,
+    save_every: int = 1000,
+    description: str = "training",
+) -> History:
+    """Minimise `model.loss(batch)` for `steps` steps and return the history of the loss.
+
+    optimizer: Adam with learning rate 1e-3 if none is given.
+    schedule: step -> factor on the optimiser's initial learning rate.
+    clip: largest Euclidean norm of the whole gradient.
+    callbacks: each is called as callback(step, model) after every `log_every` steps and after the last.
+    checkpoint: a .safetensors file. If it exists, training goes on from it, to the same bits as if it had never
+        stopped; it is written every `save_every` steps and at the end.
+
+    Raises TrainingError when the loss is no longer finite (naming the step; the last checkpoint is kept), or when the
+    checkpoint belongs to another model, optimiser or order of the data.
+    """
+    where = next(model.parameters()).device
+    arithmetic = precision(where)
+    optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    base_rates = [group["lr"] for group in optimizer.param_groups]
+    history, done = History(), 0
+    if checkpoint is not None and checkpoint.exists():
+        done = _resume(checkpoint, model, optimizer, batches, history)
+
+    model.train()
+    pending, since = torch.zeros((), device=where), 0
+    with tqdm(total=steps, initial=min(done, steps), desc=description, leave=False) as bar:
+        try:
+            while done < steps:
+                if schedule is not None:
+                    for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+                        group["lr"] = rate * schedule(done)
+                pending += _step(model, next(batches).to(where), optimizer, arithmetic, clip)
+                done, since = done + 1, since + 1
+                if done % log_every == 0 or done == steps:
+                    _note(history, done, float(pending) / since)
+                    pending, since = torch.zeros((), device=where), 0
+                    bar.set_postfix(loss=f"{history.loss[-1]:.4g}", refresh=False)
+                    for callback in callbacks:
+                        callback(done, model)
+                bar.update()
+                # Only after a look at the loss: a checkpoint must never hold a model that has gone to NaN. It falls
+                # on the steps that `log_every` divides, so that the running mean of the loss need not be saved.
+                if checkpoint is not None and since == 0 and (done % save_every < log_every or done == steps):
+                    _save(checkpoint, model, optimizer, batches, history, done)
+        finally:
+            model.eval()
+    return history
+
+
+def _step(
+    model: nn.Module,
+    batch: Tensor,
+    optimizer: torch.optim.Optimizer,
+    arithmetic: Precision,
+    clip: float | None,
+) -> Tensor:
+    """One update; returns the loss as a detached scalar, still on the device so that nothing waits for it."""
+    with arithmetic.autocast():
+        loss = model.loss(batch)  # type: ignore[operator]
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+    optimizer.step()
+    return loss.detach()
+
+
+def _note(history: History, step: int, loss: float) -> None:
+    if not np.isfinite(loss):
+        raise TrainingError(
+            f"the loss is {loss} somewhere in the last steps up to step {step}: lower the learning rate or clip the "
+            "gradient; the checkpoint, if there is one, holds the last good step"
+        )
+    history.step.append(step)
+    history.loss.append(loss)
+
+
+# --- exact resume -----------------------------------------------------------------------------------------------
+
+
+def _save(
+    path: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: BatchSource,
+    history: History,
+    done: int,
+) -> None:
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    state = optimizer.state_dict()
+    for index, moments in state["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    card = {
+        "step": done,
+        "groups": state["param_groups"],
+        "batches": batches.state_dict(),
+        "history": {"step": history.step, "loss": history.loss},
+    }
+    write_safetensors(path, tensors, {"training": json.dumps(card)})
+
+
+def _resume(
+    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, batches: BatchSource, history: History
+) -> int:
+    """Put model, optimiser, data order, random state and history back; returns the number of steps done."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = json.loads((file.metadata() or {})["training"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise TrainingError(f"{path} is no training checkpoint ({error}): delete it to start again") from error
+    try:
+        model.load_state_dict(_part(tensors, "model."))
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in _part(tensors, "optimizer.").items():
+            index, key = name.split(".", 1)
+            moments.setdefault(int(index), {})[key] = value
+        optimizer.load_state_dict({"state": moments, "param_groups": card["groups"]})
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise TrainingError(f"{path} belongs to another model or optimiser: {error}") from error
+    batches.load_state_dict(card["batches"])
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    history.step[:], history.loss[:] = card["history"]["step"], card["history"]["loss"]
+    return int(card["step"])
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
