@@ -9,7 +9,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gensrc import provenance
 
 SHIPPED = Path(__file__).resolve().parent / "checkpoints"
+Model = TypeVar("Model", bound=nn.Module)
 LARGEST = 4 * 1024 * 1024  # bytes; so that the whole book stays a quick download
 
 
@@ -54,7 +55,7 @@ def save_weights(name: str, model: nn.Module, *, config: dict[str, Any], about: 
     return path
 
 
-def load_weights(name: str, model: nn.Module, *, config: dict[str, Any]) -> nn.Module:
+def load_weights(name: str, model: Model, *, config: dict[str, Any]) -> Model:
     """Load checkpoint `name` into `model` and return it, in evaluation mode.
 
     Looks in the working folder's gensrc-output first, where a full run outside a clone leaves its own, then in the

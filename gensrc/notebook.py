@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from gensrc import training
+from gensrc import checkpoints, training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROFILES = ("quick", "full")
 T = TypeVar("T")
+Model = TypeVar("Model", bound=torch.nn.Module)
 
 
 class ClaimError(AssertionError):
@@ -116,6 +117,30 @@ def claim(sentence: str, condition: Any) -> None:
     if not condition:
         raise ClaimError(f"not so: {sentence}")
     print(f"✓ {sentence}")
+
+
+def trained(
+    run: Run,
+    name: str,
+    kind: Callable[..., Model],
+    *,
+    config: dict[str, Any],
+    about: str,
+    train: Callable[[Model], Any],
+) -> Model:
+    """The trained model of checkpoint `name`, built as kind(**config) and in evaluation mode.
+
+    In the full profile it is trained first and saved; either way it is then loaded from the file, so that both
+    profiles show the very same weights, rounded as they are shipped. `about` says in a sentence how it was trained.
+
+    Raises CheckpointError as `checkpoints.load_weights` does.
+    """
+    if run.full:
+        torch.manual_seed(run.seed)
+        model = kind(**config).to(run.device)
+        train(model)
+        checkpoints.save_weights(name, model, config=config, about=about)
+    return checkpoints.load_weights(name, kind(**config), config=config)
 
 
 def source(*objects: Callable[..., Any] | type) -> None:

@@ -1,0 +1,58 @@
+"""Metrics against closed forms and against slow, plain references."""
+
+import pytest
+import torch
+
+from gensrc import metrics
+
+
+def gaussian(n: int, mean: float, sd: float, seed: int) -> torch.Tensor:
+    return mean + sd * torch.randn(n, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_frechet_distance_of_gaussians_is_the_closed_form():
+    a, b = gaussian(200_000, 0.0, 1.0, 1), gaussian(200_000, 2.0, 3.0, 2)
+    # independent coordinates: sum over three of (mean difference)^2 + (sd difference)^2
+    assert metrics.frechet_distance(a, b) == pytest.approx(3 * (4 + 4), rel=0.01)
+
+
+def test_frechet_distance_sees_correlation():
+    mix = torch.tensor([[1.0, 0.0, 0.0], [0.9, 0.436, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    independent = gaussian(100_000, 0.0, 1.0, 1)
+    correlated = gaussian(100_000, 0.0, 1.0, 2) @ mix.T
+    covariance = mix @ mix.T
+    expected = 3 + covariance.trace() - 2 * torch.linalg.eigvalsh(covariance).sqrt().sum()
+    assert metrics.frechet_distance(independent, correlated) == pytest.approx(expected.item(), abs=0.02)
+
+
+def test_frechet_distance_of_a_set_to_itself_is_zero_and_it_is_symmetric():
+    a, b = gaussian(500, 0.0, 1.0, 1), gaussian(500, 1.0, 2.0, 2)
+    assert metrics.frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    assert metrics.frechet_distance(a, b) == pytest.approx(metrics.frechet_distance(b, a))
+
+
+def test_frechet_distance_takes_constant_features():
+    a, b = torch.zeros(10, 2), torch.ones(10, 2)
+    assert metrics.frechet_distance(a, b) == pytest.approx(2)
+
+
+def test_knn_accuracy_equals_a_plain_count():
+    torch.manual_seed(0)
+    train, labels = torch.randn(60, 2), torch.randint(0, 3, (60,))
+    test, wanted = torch.randn(1100, 2), torch.randint(0, 3, (1100,))
+    right = 0
+    for point, label in zip(test, wanted, strict=True):
+        nearest = labels[(train - point).norm(dim=1).argsort()[:5]].tolist()
+        right += max(sorted(set(nearest)), key=nearest.count) == label.item()
+    assert metrics.knn_accuracy(train, labels, test, wanted, k=5) == right / 1100
+
+
+def test_knn_accuracy_refuses_a_bad_k():
+    with pytest.raises(ValueError, match="between 1 and the 4 training codes, not 5"):
+        metrics.knn_accuracy(torch.zeros(4, 2), torch.zeros(4).long(), torch.zeros(1, 2), torch.zeros(1).long())
+
+
+def test_active_units_counts_variances_above_the_threshold():
+    codes = torch.randn(5000, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.2, 0.05, 0.0])
+    assert metrics.active_units(codes) == 2
+    assert metrics.active_units(codes, threshold=0.001) == 3

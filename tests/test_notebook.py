@@ -1,0 +1,155 @@
+"""What a chapter prints is exact in form, and a false sentence never passes."""
+
+import inspect
+import io
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from gensrc import notebook
+from gensrc.models import vae
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("test ELBO", -104.0811, "nats", {"rel": 0.05}), "test ELBO ≈ -104.1 nats (±5 %)"),
+        (("accuracy", 0.91234, "", {"abs": 0.02}), "accuracy ≈ 0.912 (±0.02)"),
+        (("bound", -97.123456, "nats", {"rel": 1e-3}), "bound ≈ -97.123 nats (±0.1 %)"),
+        (("count", 12345.6, "", {"abs": 100}), "count ≈ 12346 (±100)"),
+        (("nothing", 0.0, "", {"abs": 1e-6}), "nothing ≈ 0.0000000 (±1e-06)"),
+        (("zero", 0.0, "", {"rel": 0.1}), "zero ≈ 0 (±10 %)"),
+        (("tensor", torch.tensor(2.5), "", {"rel": 0.1}), "tensor ≈ 2.50 (±10 %)"),
+    ],
+)
+def test_report_prints_value_unit_and_tolerance(capsys, arguments, line):
+    *positional, tolerance = arguments
+    notebook.report(*positional, **tolerance)
+    assert capsys.readouterr().out == line + "\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "tolerance", "message"),
+    [
+        (float("nan"), {"rel": 0.1}, "no finite number"),
+        (float("inf"), {"rel": 0.1}, "no finite number"),
+        (1.0, {}, "give one tolerance"),
+        (1.0, {"rel": 0.1, "abs": 0.1}, "give one tolerance"),
+        (1.0, {"rel": 0.0}, "must be positive"),
+        (1.0, {"abs": -1.0}, "must be positive"),
+    ],
+)
+def test_report_refuses(value, tolerance, message):
+    with pytest.raises(ValueError, match=message):
+        notebook.report("x", value, **tolerance)
+
+
+@pytest.mark.parametrize("truth", [True, torch.tensor(True), torch.tensor([True]).numpy()])
+def test_claim_prints_a_tick(capsys, truth):
+    notebook.claim("two and two are four", truth)
+    assert capsys.readouterr().out == "✓ two and two are four\n"
+
+
+def test_a_false_claim_raises_and_prints_nothing(capsys):
+    with pytest.raises(notebook.ClaimError, match="not so: pigs fly"):
+        notebook.claim("pigs fly", torch.tensor(1.0) > 2)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("truthy", [1, "yes", [False], 0.3, None])
+def test_a_claim_needs_a_truth_value(truthy):
+    with pytest.raises(TypeError, match="needs True or False"):
+        notebook.claim("something", truthy)
+
+
+def test_start_seeds_and_refuses_bad_arguments():
+    run = notebook.start("part/chapter", seed=7)
+    first = torch.rand(3)
+    notebook.start("part/chapter", seed=7)
+    assert torch.equal(first, torch.rand(3))
+    assert (run.pick(quick=1, full=2), run.full) == (1, False)
+    assert notebook.start("part/chapter", profile="full").pick(quick=1, full=2) == 2
+    with pytest.raises(ValueError, match="profile must be one of quick, full, not 'fast'"):
+        notebook.start("part/chapter", profile="fast")
+    for seed in (-1, 2**32, 0.5, True):
+        with pytest.raises(ValueError, match="seed must be a whole number"):
+            notebook.start("part/chapter", seed=seed)
+
+
+def test_generators_of_a_run_are_independent_of_each_other():
+    run = notebook.start("part/chapter")
+    assert torch.equal(torch.rand(4, generator=run.generator(1)), torch.rand(4, generator=run.generator(1)))
+    assert not torch.equal(torch.rand(4, generator=run.generator(1)), torch.rand(4, generator=run.generator(2)))
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    calls = []
+    monkeypatch.setattr("IPython.display.display", lambda *objects, **options: calls.append((objects, options)))
+    return calls
+
+
+def test_figure_carries_caption_and_alt_text_and_is_closed(shown):
+    fig, axes = plt.subplots()
+    axes.plot([1, 2])
+    alt = "A line that rises from one to two."
+    notebook.figure(fig, name="rise", caption="A line.", alt=alt)
+    ((bundle,), options), *rest = shown
+    assert not rest
+    assert bundle["text/plain"] == f"[figure rise] A line. | {alt}"
+    assert options["metadata"]["image/png"]["alt"] == alt
+    assert options["metadata"]["gensrc"]["figure"] == {"name": "rise", "caption": "A line.", "alt": alt, "kind": "plot"}
+    assert not plt.get_fignums()
+
+
+def test_the_same_figure_is_the_same_bytes(shown):
+    for _ in range(2):
+        fig, axes = plt.subplots()
+        axes.plot([1, 2])
+        notebook.figure(fig, name="rise", caption="A line.", alt="A line that rises from one to two.")
+    (first, _), (second, _) = shown
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "options", [{"alt": "too short"}, {"caption": " "}, {"kind": "movie"}], ids=["alt", "caption", "kind"]
+)
+def test_figure_refuses(options):
+    good = {"name": "n", "caption": "A line.", "alt": "A line that rises from one to two."}
+    with pytest.raises(ValueError, match="needs a caption, and an alt text|kind must be"):
+        notebook.figure(plt.figure(), **{**good, **options})
+    plt.close("all")
+
+
+def test_source_shows_the_code_and_its_file(shown):
+    notebook.source(vae.gaussian_kl)
+    text = shown[0][0][0].data
+    assert text.startswith("`gensrc/models/vae.py`\n\n```python\ndef gaussian_kl(")
+    assert inspect.getsource(inspect.unwrap(vae.gaussian_kl)).rstrip() in text
+
+
+def test_trained_loads_in_quick_and_trains_first_in_full(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gensrc.checkpoints.SHIPPED", tmp_path / "package" / "gensrc" / "checkpoints")
+    config = {"hidden_dim": 4, "latent_dim": 2}
+
+    def train(model):
+        with torch.no_grad():
+            model.decoder[-1].bias.fill_(0.5)
+
+    def get(profile):
+        run = notebook.start("part/chapter", profile=profile)
+        return notebook.trained(run, "tiny", vae.VAE, config=config, about="a test", train=train)
+
+    made, loaded = get("full"), get("quick")
+    assert (made.decoder[-1].bias == 0.5).all()
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in made.state_dict().items())
+
+
+def test_png_bytes_are_a_png(shown):
+    import base64
+
+    notebook.figure(plt.figure(), name="n", caption="Nothing.", alt="An empty figure, nothing is drawn.")
+    data = base64.b64decode(shown[0][0][0]["image/png"])
+    assert plt.imread(io.BytesIO(data)).ndim == 3

@@ -1,0 +1,181 @@
+"""The loop: it minimises, it resumes to the same bits, and it stops with a reason."""
+
+import pytest
+import torch
+from torch import nn
+
+from gensrc import training
+from gensrc.models import vae
+
+
+class Line(nn.Module):
+    """Least squares on one weight, whose minimum is known: the mean of the data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def loss(self, batch):
+        return (batch - self.weight).square().mean()
+
+
+def small_vae(seed: int = 0) -> vae.VAE:
+    torch.manual_seed(seed)
+    return vae.VAE(image_shape=(1, 4, 4), hidden_dim=16, latent_dim=3)
+
+
+def pictures() -> torch.Tensor:
+    return (torch.rand(64, 1, 4, 4, generator=torch.Generator().manual_seed(5)) < 0.3).float()
+
+
+@pytest.fixture(autouse=True)
+def _float32(monkeypatch):
+    monkeypatch.setenv("GENSRC_PRECISION", "float32")
+
+
+def test_fit_finds_the_minimum():
+    data = torch.arange(10.0).view(10, 1)
+    model = Line()
+    history = training.fit(
+        model, training.Batches(data, 10), steps=400, optimizer=torch.optim.SGD(model.parameters(), lr=0.1)
+    )
+    assert model.weight.item() == pytest.approx(4.5, abs=1e-4)
+    assert history.step == [50, 100, 150, 200, 250, 300, 350, 400]
+    assert history.loss[-1] == pytest.approx(8.25, abs=1e-3)
+
+
+def test_schedule_and_clip_bound_the_step():
+    data = torch.full((4, 1), 1000.0)
+    model = Line()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    training.fit(
+        model, training.Batches(data, 4), steps=2, optimizer=optimizer, schedule=lambda step: 0.5 / (step + 1), clip=1.0
+    )
+    assert model.weight.item() == pytest.approx(0.5 + 0.25)
+
+
+def test_callbacks_see_every_log_and_the_last_step():
+    seen = []
+    model = Line()
+    training.fit(
+        model,
+        training.Batches(torch.zeros(4, 1), 2),
+        steps=25,
+        log_every=10,
+        callbacks=(lambda step, _: seen.append(step),),
+    )
+    assert seen == [10, 20, 25]
+
+
+@pytest.mark.parametrize("stop", [20, 35])
+def test_resumed_training_ends_in_the_same_bits(tmp_path, stop):
+    def run(steps, checkpoint=None):
+        model = small_vae()
+        torch.manual_seed(1)
+        batches = training.Batches(pictures(), 10, seed=3, transform=lambda batch: batch)
+        history = training.fit(
+            model,
+            batches,
+            steps=steps,
+            log_every=5,
+            save_every=10,
+            schedule=lambda s: 1 / (1 + s),
+            checkpoint=checkpoint,
+        )
+        return model, history
+
+    whole, history = run(60)
+    run(stop, tmp_path / "half.safetensors")
+    torch.manual_seed(99)  # whatever happened in between does not matter
+    resumed, resumed_history = run(60, tmp_path / "half.safetensors")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert resumed_history == history
+
+
+def test_an_interrupted_run_resumes_from_its_last_checkpoint(tmp_path):
+    def run(stop_at=None):
+        def interrupt(step, _):
+            if step == stop_at:
+                raise KeyboardInterrupt
+
+        model = small_vae()
+        torch.manual_seed(1)
+        training.fit(
+            model,
+            training.Batches(pictures(), 10, seed=3),
+            steps=60,
+            log_every=5,
+            save_every=20,
+            callbacks=(interrupt,),
+            checkpoint=None if stop_at == 0 else tmp_path / "run.safetensors",
+        )
+        return model
+
+    with pytest.raises(KeyboardInterrupt):
+        run(stop_at=45)
+    resumed, whole = run(), run(stop_at=0)
+    assert all(torch.equal(value, resumed.state_dict()[name]) for name, value in whole.state_dict().items())
+
+
+def test_checkpoint_of_another_model_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    training.fit(small_vae(), training.Batches(pictures(), 10), steps=5, checkpoint=path)
+    other = vae.VAE(image_shape=(1, 4, 4), hidden_dim=17, latent_dim=3)
+    with pytest.raises(training.TrainingError, match="belongs to another model or optimiser"):
+        training.fit(other, training.Batches(pictures(), 10), steps=5, checkpoint=path)
+    with pytest.raises(training.TrainingError, match="made with seed=0, this run has 1"):
+        training.fit(small_vae(), training.Batches(pictures(), 10, seed=1), steps=5, checkpoint=path)
+
+
+def test_damaged_checkpoint_is_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    training.fit(small_vae(), training.Batches(pictures(), 10), steps=5, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(training.TrainingError, match="is no training checkpoint .* delete it to start again"):
+        training.fit(small_vae(), training.Batches(pictures(), 10), steps=5, checkpoint=path)
+
+
+def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(tmp_path):
+    class Breaks(Line):
+        calls = 0
+
+        def loss(self, batch):
+            self.calls += 1
+            return super().loss(batch) * (float("nan") if self.calls > 25 else 1)
+
+    path = tmp_path / "run.safetensors"
+    with pytest.raises(training.TrainingError, match="the loss is nan .* up to step 30"):
+        training.fit(
+            Breaks(), training.Batches(torch.ones(4, 1), 2), steps=50, log_every=10, save_every=10, checkpoint=path
+        )
+    good = Line()
+    training.fit(good, training.Batches(torch.ones(4, 1), 2), steps=20, checkpoint=path)
+    assert torch.isfinite(good.weight).all()
+
+
+def test_batches_cover_every_example_once_an_epoch_and_depend_on_the_seed_alone():
+    data = torch.arange(12)
+    batches = training.Batches(data, 4, seed=1)
+    first, second = (torch.cat([next(batches) for _ in range(3)]) for _ in range(2))
+    assert sorted(first.tolist()) == sorted(second.tolist()) == data.tolist()
+    assert first.tolist() != second.tolist()
+    torch.manual_seed(123)
+    again = training.Batches(data, 4, seed=1)
+    assert torch.equal(torch.cat([next(again) for _ in range(3)]), first)
+
+
+def test_batches_refuse_a_batch_larger_than_the_data():
+    with pytest.raises(ValueError, match="between 1 and the 3 examples, not 4"):
+        training.Batches(torch.zeros(3), 4)
+
+
+def test_precision_is_forced_by_the_environment_and_refuses_nonsense(monkeypatch):
+    cpu = torch.device("cpu")
+    assert str(training.precision(cpu)) == "float32"
+    monkeypatch.setenv("GENSRC_PRECISION", "bfloat16")
+    with training.precision(cpu).autocast():
+        assert torch.mm(torch.ones(2, 2), torch.ones(2, 2)).dtype == torch.bfloat16
+    monkeypatch.setenv("GENSRC_PRECISION", "float8")
+    with pytest.raises(ValueError, match="GENSRC_PRECISION must be float32 or bfloat16, not 'float8'"):
+        training.precision(cpu)
