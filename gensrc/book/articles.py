@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from gensrc.book import errata, repository
+from gensrc.book import anchors, repository
 from gensrc.book.repository import BookError
 
 Record = TypeVar("Record")
@@ -226,7 +226,7 @@ def _written(path: Path) -> Written:
     title = TITLE_LINE.search(text)
     if title is None:
         raise BookError(f"{path.parent.name}/{path.name} has no title: begin its first text cell with `# Title`.")
-    return Written(title[1], frozenset(errata.anchors(path)))
+    return Written(title[1], frozenset(anchors.anchors(path)))
 
 
 def _article(raw: Any, where: str) -> Article:

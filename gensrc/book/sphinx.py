@@ -6,7 +6,6 @@ index.html, and names the published address wherever a page has to.
 """
 
 import hashlib
-import html
 import importlib
 import json
 import os
@@ -25,7 +24,6 @@ from pygments.token import Generic, Text
 from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.config import Config
-from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 from sphinx.transforms import SphinxTransform
 from sphinx.util import logging
@@ -34,9 +32,7 @@ from sphinx.util.docutils import SphinxDirective
 LOGGER = logging.getLogger(__name__)
 CHAPTER = re.compile(r"notebooks/(?P<name>(?P<part>\d)-[a-z0-9-]+/(?P<number>\d\d)-[a-z0-9-]+)$")
 HEADING = re.compile(r"^# (?P<title>.+)$", re.MULTILINE)
-THEBE = re.compile(
-    r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>', re.DOTALL
-)
+THEBE = re.compile(r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>', re.DOTALL)
 GENERATED = ("articles", "errata", "datasets", "results")
 
 
@@ -93,9 +89,7 @@ def open_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
     cell = next((c for c in notebook["cells"] if c["cell_type"] == "markdown"), None)
     text = "".join(cell["source"]) if cell else ""
     if not cell or not HEADING.search(text):
-        LOGGER.warning(
-            "the first text cell has to start with the chapter's title, `# Title`", location=docname
-        )
+        LOGGER.warning("the first text cell has to start with the chapter's title, `# Title`", location=docname)
         return
     line = verified(notebook["metadata"].get("gensrc", {}))
     cell["source"] = HEADING.sub(rf"# {number} \g<title>\n\n{{.gensrc-verified}}\n{line}\n", text, count=1)
@@ -156,9 +150,7 @@ class Parts(SphinxDirective):
             part += nodes.paragraph(text=row["about"])
             chapters = sorted(folder.glob(f"{number}-*/[0-9][0-9]-*.ipynb"))
             part += (
-                self.links(chapters)
-                if chapters
-                else nodes.paragraph(text="In preparation.", classes=["gensrc-soon"])
+                self.links(chapters) if chapters else nodes.paragraph(text="In preparation.", classes=["gensrc-soon"])
             )
             result.append(part)
         return result
@@ -190,9 +182,7 @@ class NumberFigures(SphinxTransform):
         match = CHAPTER.match(self.env.docname)
         if not match or self.app.builder.format != "html":
             return
-        captions = [
-            c for f in self.document.findall(nodes.figure) for c in f.children if isinstance(c, nodes.caption)
-        ]
+        captions = [c for f in self.document.findall(nodes.figure) for c in f.children if isinstance(c, nodes.caption)]
         for count, caption in enumerate(captions, start=1):
             number = f"Figure {match['part']}.{int(match['number'])}.{count}"
             caption.insert(0, nodes.inline("", number + " ", classes=["caption-number"]))
@@ -276,9 +266,7 @@ def mend_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, 
         context["script_files"] = [
             f for f in context["script_files"] if "mathjax" not in str(getattr(f, "filename", ""))
         ]
-    context["body"] = re.sub(THEBE, "", body).replace(
-        '<summary aria-label="Toggle hidden content">', "<summary>"
-    )
+    context["body"] = re.sub(THEBE, "", body).replace('<summary aria-label="Toggle hidden content">', "<summary>")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
