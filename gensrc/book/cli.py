@@ -44,6 +44,13 @@ def parser() -> argparse.ArgumentParser:
 
     one = _add(commands, "clean", clean, "take out what makes diffs noisy")
     _add_chapters(one, "default: all")
+
+    one = _add(commands, "check", check, "say what a chapter does not keep of what all chapters keep")
+    _add_chapters(one, "default: all")
+
+    one = _add(commands, "compare", compare, "compare a full run with a recorded one, within tolerance")
+    one.add_argument("result", type=Path, help="the record to judge, or a folder of records")
+    one.add_argument("reference", type=Path, help="the record or folder to judge by")
     return top
 
 
@@ -96,6 +103,24 @@ def clean(options: argparse.Namespace) -> int:
             repository.write_atomically(path, text)
             print(f"cleaned {chapter}")
     return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    from gensrc.book import contract
+
+    root = repository.find_root()
+    chapters = repository.choose(root, options.chapter)
+    problems = [f"{chapter}: {problem}" for chapter in chapters for problem in contract.check(root, chapter)]
+    print("\n".join(problems) or "All chapters checked keep the contract.")
+    return 1 if problems else 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    from gensrc.book import results
+
+    problems = results.compare_files(options.result, options.reference)
+    print("\n".join(problems) or "All figures agree within their tolerances.")
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":
