@@ -83,7 +83,7 @@ def test_a_full_run_leaves_the_notebook_and_records_its_figures(chapter: Any) ->
     assert copy["cells"][-1]["outputs"][-1]["data"]["text/plain"] == ["('full', 0)"]
     record = json.loads((chapter.root / f"book/results/{A}.json").read_text(encoding="utf8"))
     assert record["reports"] == [
-        {"label": "test ELBO", "value": -104.1, "printed": "-104.1", "unit": "nats", "rel": 0.05}
+        {"label": "test ELBO", "value": -104.1, "printed": "-104.1", "unit": "nats", "rel": 0.05, "bound": "5 %"}
     ]
     assert (record["claims"], record["profile"], record["chapter"]) == (1, "full", A)
     assert {"hardware", "torch", "python", "gensrc", "date", "commit", "seconds", "peak_mb", "hash"} <= {*record}
