@@ -4,7 +4,6 @@
 bibliography, and `page` makes the MyST text of the errata page. The caller says where the files are.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from gensrc.book import articles
 
 # What the articles hold, counted when they were checked line by line. A lost entry must not go unnoticed.
 COUNTS = {"A0": 33, "A1": 38, "A2": 28, "A3": 26, "A4": 25}
@@ -82,9 +83,7 @@ def load(path: Path) -> list[Erratum]:
     errata = [_erratum(path, number, entry) for number, entry in enumerate(entries, 1)]
     for identifier, times in Counter(erratum.id for erratum in errata).items():
         if times > 1:
-            raise ValueError(
-                f"{path}, entry {identifier}: the field 'id' is used {times} times; it must be unique."
-            )
+            raise ValueError(f"{path}, entry {identifier}: the field 'id' is used {times} times; it must be unique.")
     return errata
 
 
@@ -118,9 +117,7 @@ def _fault(field: str, value: Any) -> str:
     return "" if value.strip() else "is empty"
 
 
-def problems(
-    errata: Sequence[Erratum], anchors: Mapping[str, Collection[str]], keys: Collection[str]
-) -> list[str]:
+def problems(errata: Sequence[Erratum], anchors: Mapping[str, Collection[str]], keys: Collection[str]) -> list[str]:
     """What does not fit the rest of the book, one sentence each.
 
     `anchors` maps each chapter that exists to its anchors, `keys` are those of the bibliography.
@@ -131,9 +128,7 @@ def problems(
         ids = [erratum.id for erratum in errata if erratum.article == article]
         if ids != expected:
             missing = ", ".join(identifier for identifier in expected if identifier not in ids) or "none"
-            found.append(
-                f"{article}: expected E1 to E{count} in order, found {len(ids)}; missing: {missing}."
-            )
+            found.append(f"{article}: expected E1 to E{count} in order, found {len(ids)}; missing: {missing}.")
     for erratum in errata:
         if erratum.article not in COUNTS:
             found.append(f"{erratum.id}: there is no article {erratum.article}.")
@@ -149,42 +144,8 @@ def _shown_problems(erratum: Erratum, anchors: Mapping[str, Collection[str]]) ->
     if chapter not in anchors:
         return [f"{erratum.id}: `shown` names the chapter {chapter}, which does not exist."]
     if anchor not in anchors[chapter]:
-        return [f"{erratum.id}: the chapter {chapter} has no anchor ({anchor})=."]
-    if PATTERNS["id"][0].fullmatch(anchor.upper()):
-        # Sphinx labels ignore case and are shared by all pages; the errata page owns those that are ids.
-        return [
-            f"{erratum.id}: the anchor {anchor} is the errata page's own; use erratum-{erratum.id.lower()}."
-        ]
+        return [f"{erratum.id}: the chapter {chapter} has no heading with the anchor {anchor}."]
     return []
-
-
-def anchors(notebook: Path) -> set[str]:
-    """The MyST targets, `(name)=` on a line of its own, in a notebook's markdown cells.
-
-    Those inside a code block are text, not targets. ValueError if the file is no notebook.
-    """
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf8"))["cells"]
-        texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{notebook} cannot be read as a notebook: {error!r}. Restore it or execute it again."
-        ) from error
-    return {name for text in texts for name in _targets(text)}
-
-
-def _targets(text: str) -> Iterable[str]:
-    fence = ""
-    for line in text.splitlines():
-        mark = re.match(r" {0,3}(`{3,}|~{3,})(.*)", line)
-        if fence:
-            # A fence closes with at least as many of the same character, and nothing after them.
-            if mark and mark[1].startswith(fence) and not mark[2].strip():
-                fence = ""
-        elif mark:
-            fence = mark[1]
-        elif target := re.fullmatch(r" {0,3}\(([^()]+)\)=\s*", line):
-            yield target[1]
 
 
 def bibliography_keys(path: Path) -> set[str]:
@@ -197,7 +158,15 @@ def bibliography_keys(path: Path) -> set[str]:
         raise ValueError(f"{path} is not valid BibTeX: {error}") from error
 
 
-def page(errata: Sequence[Erratum], titles: Mapping[str, str], chapters: Mapping[str, str]) -> str:
+def page(root: Path) -> str:
+    """The errata page of the repository at `root`, as MyST text."""
+    book = articles.load(root / "book" / "articles.yml")
+    titles = {article.id: article.english for article in book.articles}
+    chapters = {name: written.title for name, written in articles.written_chapters(root).items()}
+    return render(load(root / "book" / "errata.yml"), titles, chapters)
+
+
+def render(errata: Sequence[Erratum], titles: Mapping[str, str], chapters: Mapping[str, str]) -> str:
     """The errata page as MyST text.
 
     `titles` maps an article ("A0") to its English title, `chapters` a chapter's name to its title.
@@ -278,4 +247,4 @@ def _shown(erratum: Erratum, chapters: Mapping[str, str]) -> str:
     if not erratum.shown:
         return "Not shown yet."
     chapter, _, anchor = erratum.shown.partition("#")
-    return f"Shown in {{ref}}`{chapters[chapter]} <{anchor}>`."
+    return f"Shown in [{chapters[chapter]}](/notebooks/{chapter}.ipynb#{anchor})."

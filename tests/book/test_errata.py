@@ -1,6 +1,5 @@
 """The errata: the file itself, the checks on it, and the page made from it."""
 
-import json
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 import yaml
 
 from gensrc.book import errata as book
+from gensrc.book.anchors import anchors
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "book" / "errata.yml"
@@ -27,7 +27,7 @@ def chapter_anchors() -> dict[str, set[str]]:
     """The anchors of every chapter that the repository holds."""
     notebooks = ROOT / "notebooks"
     return {
-        path.relative_to(notebooks).with_suffix("").as_posix(): book.anchors(path)
+        path.relative_to(notebooks).with_suffix("").as_posix(): anchors(path)
         for path in notebooks.rglob("*.ipynb")
         if ".ipynb_checkpoints" not in path.parts
     }
@@ -163,8 +163,7 @@ def test_an_erratum_shown_at_an_existing_anchor_is_no_problem(errata, keys):
     ("shown", "words"),
     [
         ("2-gans/99-none#x", "A0-E1: `shown` names the chapter 2-gans/99-none, which does not exist."),
-        (f"{CHAPTER}#gone", f"A0-E1: the chapter {CHAPTER} has no anchor (gone)=."),
-        (f"{CHAPTER}#a0-e1", "A0-E1: the anchor a0-e1 is the errata page's own; use erratum-a0-e1."),
+        (f"{CHAPTER}#gone", f"A0-E1: the chapter {CHAPTER} has no heading with the anchor gone."),
     ],
 )
 def test_an_anchor_that_leads_nowhere_is_a_problem(errata, keys, shown, words):
@@ -184,36 +183,11 @@ def test_an_unknown_source_is_a_problem(errata, keys):
     assert "A0-E4: references.bib has no Goodfellow14." in book.problems(errata, {}, keys - {"Goodfellow14"})
 
 
-# --- anchors of a notebook -------------------------------------------------------------------------------
-
-
-def test_anchors_are_the_targets_of_markdown_cells_outside_code(tmp_path):
-    code = "````md\n(fenced)=\n```\n(still-fenced)=\n````"
-    markdown = f"(first)=\n# Title\n\nan (inline)= one\n\n{code}\n\n  (last)=  \ntext"
-    cells = [
-        {"cell_type": "markdown", "source": markdown.splitlines(keepends=True)},
-        {"cell_type": "code", "source": "(code)=\n"},
-        {"cell_type": "markdown", "source": "(other)=\n## Other"},
-    ]
-    path = tmp_path / "chapter.ipynb"
-    path.write_text(json.dumps({"cells": cells}))
-    assert book.anchors(path) == {"first", "last", "other"}
-
-
-@pytest.mark.parametrize("text", ["{", '{"cells": [{}]}', "[]", '{"metadata": {}}'])
-def test_an_unreadable_notebook_is_named(tmp_path, text):
-    path = tmp_path / "chapter.ipynb"
-    path.write_text(text)
-    with pytest.raises(ValueError, match="cannot be read as a notebook") as caught:
-        book.anchors(path)
-    assert str(path) in str(caught.value)
-
-
 # --- the page --------------------------------------------------------------------------------------------
 
 
 def test_the_page_says_of_each_erratum_what_the_file_says(errata):
-    text = book.page(errata, TITLES, {})
+    text = book.render(errata, TITLES, {})
     for erratum in errata:
         start = text.index(f"({erratum.id})=\n### {erratum.id}\n")
         own = text[start : text.find("\n(A", start)]
@@ -229,20 +203,18 @@ def test_the_page_says_of_each_erratum_what_the_file_says(errata):
 
 def test_the_table_counts_by_article_and_kind_and_is_narrow(errata):
     shown = [replace(e, shown=f"{CHAPTER}#erratum-{e.id.lower()}") if e.id == "A1-E3" else e for e in errata]
-    text = book.page(shown, TITLES, {CHAPTER: "The VAE"})
-    rows = [
-        [c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")
-    ]
+    text = book.render(shown, TITLES, {CHAPTER: "The VAE"})
+    rows = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     assert rows[0] == ["", *(f"[A{n}](#errata-A{n})" for n in range(5)), "All"]
     assert ["All", "33", "38", "28", "26", "25", "150"] in rows
     assert ["Page", "1", "1", "0", "1", "1", "4"] in rows
     assert ["Shown so far", "0", "1", "0", "0", "0", "1"] in rows
-    assert "Shown in {ref}`The VAE <erratum-a1-e3>`." in text
+    assert f"Shown in [The VAE](/notebooks/{CHAPTER}.ipynb#erratum-a1-e3)." in text
     assert text.count("Not shown yet.") == 149
 
 
 def test_one_line_is_singular_and_several_are_plural(errata):
-    text = book.page(errata, TITLES, {})
+    text = book.render(errata, TITLES, {})
     assert "Discriminator listing, first line (line 131)" in text
     assert "VAE listing and its loss (lines 250–292)" in text
     assert "labels of the real batch (lines 177, 179)" in text
@@ -250,6 +222,8 @@ def test_one_line_is_singular_and_several_are_plural(errata):
 
 CONF = """
 extensions = ["myst_parser", "sphinx_design", "sphinxcontrib.bibtex"]
+source_suffix = {".md": "markdown", ".ipynb": "markdown"}
+myst_heading_anchors = 3
 myst_enable_extensions = ["dollarmath", "colon_fence", "linkify"]
 bibtex_bibfiles = ["references.bib"]
 html_theme = "basic"
@@ -258,15 +232,15 @@ html_theme = "basic"
 
 def test_the_page_builds_strictly_and_its_links_lead_somewhere(errata, tmp_path):
     """The page, a chapter that it points at and the bibliography, with every warning an error."""
-    shown = [replace(errata[0], shown=f"{CHAPTER}#erratum-a0-e1"), *errata[1:]]
+    shown = [replace(errata[0], shown=f"{CHAPTER}#a0-e1-shown-here"), *errata[1:]]
     (tmp_path / "conf.py").write_text(CONF)
     (tmp_path / "references.bib").write_bytes((ROOT / "book" / "references.bib").read_bytes())
-    (tmp_path / "errata.md").write_text(book.page(shown, TITLES, {CHAPTER: "The VAE"}), encoding="utf8")
-    (tmp_path / "vae.md").write_text(
-        "# VAE\n\n(erratum-a0-e1)=\n## Shown\n\nSee {ref}`A0-E6` and [](#A4-E25).\n"
-    )
+    (tmp_path / "errata.md").write_text(book.render(shown, TITLES, {CHAPTER: "The VAE"}), encoding="utf8")
+    chapter = tmp_path / "notebooks" / f"{CHAPTER}.ipynb"
+    chapter.parent.mkdir(parents=True)
+    chapter.write_text("# VAE\n\n## A0-E1: shown here\n\nSee {ref}`A0-E6` and [](#A4-E25).\n")
     (tmp_path / "index.md").write_text(
-        "# Book\n\n```{toctree}\nerrata\nvae\n```\n\n```{bibliography}\n:all:\n```\n"
+        f"# Book\n\n```{{toctree}}\nerrata\nnotebooks/{CHAPTER}\n```\n\n```{{bibliography}}\n:all:\n```\n"
     )
     command = [
         sys.executable,
@@ -283,5 +257,5 @@ def test_the_page_builds_strictly_and_its_links_lead_somewhere(errata, tmp_path)
     assert done.returncode == 0, done.stderr
     html = (tmp_path / "out" / "errata.html").read_text(encoding="utf8")
     assert set(re.findall(r'id="(a\d-e\d+)"', html)) == {erratum.id.lower() for erratum in errata}
-    assert 'href="vae.html#erratum-a0-e1"' in html
+    assert f'href="notebooks/{CHAPTER}.html#a0-e1-shown-here"' in html
     assert 'href="https:' not in html.split("<body>")[1].split('class="sphinxsidebar"')[0]

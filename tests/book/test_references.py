@@ -34,8 +34,7 @@ def test_an_entry_says_where_it_appeared(key):
     fields = ENTRIES[key].fields
     assert fields["title"]
     assert any(
-        name in fields
-        for name in ("booktitle", "journal", "publisher", "institution", "eprint", "howpublished")
+        name in fields for name in ("booktitle", "journal", "publisher", "institution", "eprint", "howpublished")
     )
 
 

@@ -1,0 +1,288 @@
+"""The Sphinx extension of the site: everything that a page shows and that no author typed.
+
+It writes the generated pages before Sphinx looks for sources, numbers the chapters by their files and tells
+when each was verified, embeds a chapter's explorer elsewhere, lists the chapters that exist, makes 404.html and
+index.html, and names the published address wherever a page has to.
+"""
+
+import hashlib
+import importlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import urlparse
+
+import yaml
+from docutils import nodes
+from markdown_it import MarkdownIt
+from pygments.lexer import RegexLexer, bygroups
+from pygments.token import Generic, Text
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.errors import ExtensionError
+from sphinx.transforms import SphinxTransform
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
+
+LOGGER = logging.getLogger(__name__)
+CHAPTER = re.compile(r"notebooks/(?P<name>(?P<part>\d)-[a-z0-9-]+/(?P<number>\d\d)-[a-z0-9-]+)$")
+HEADING = re.compile(r"^# (?P<title>.+)$", re.MULTILINE)
+THEBE = re.compile(r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>', re.DOTALL)
+GENERATED = ("articles", "errata", "datasets", "results")
+
+
+# --- The published address -------------------------------------------------------------------------
+
+
+def publish_address(app: Sphinx, config: Config) -> None:
+    """Put the publisher's repository and address, told by the environment, in place of the placeholder.
+
+    GENSRC_REPOSITORY is `owner/name`; GENSRC_SITE_URL is the address of the site's root, by default the one that
+    GitHub Pages gives to that repository.
+    """
+    options = config.html_theme_options
+    if repository := os.environ.get("GENSRC_REPOSITORY"):
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+            raise ExtensionError(f"GENSRC_REPOSITORY is {repository!r}; it has to be owner/name.")
+        options["repository_url"] = f"https://github.com/{repository}"
+    owner, name = options["repository_url"].split("/")[-2:]
+    site = os.environ.get("GENSRC_SITE_URL") or f"https://{owner.lower()}.github.io/{name}/"
+    config.html_baseurl = config.ogp_site_url = site.rstrip("/") + "/"
+    config.ogp_image = "_static/card.png"
+
+
+# --- Generated pages -------------------------------------------------------------------------------
+
+
+def write_generated_pages(app: Sphinx, config: Config) -> None:
+    """Write book/generated/*.md, and touch a page only when its text has changed, so that Sphinx rereads no more."""
+    folder = Path(app.srcdir) / "book" / "generated"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in GENERATED:
+        text = generated_page(name, Path(app.srcdir))
+        path = folder / f"{name}.md"
+        if not path.exists() or path.read_text(encoding="utf8") != text:
+            path.write_text(text, encoding="utf8")
+
+
+def generated_page(name: str, root: Path) -> str:
+    """The MyST text of one generated page, by the page function of the module that knows its data."""
+    module = importlib.import_module(f"gensrc.book.{name}")
+    return module.page(root)
+
+
+# --- Chapters --------------------------------------------------------------------------------------
+
+
+def open_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
+    """Number a chapter's title by its file (2-gans-to-transformers/03-vae is 2.3) and say when it was verified."""
+    match = CHAPTER.match(docname)
+    if not match:
+        return
+    notebook = json.loads(source[0])
+    number = f"{match['part']}.{int(match['number'])}"
+    cell = next((c for c in notebook["cells"] if c["cell_type"] == "markdown"), None)
+    text = "".join(cell["source"]) if cell else ""
+    if not cell or not HEADING.search(text):
+        LOGGER.warning("the first text cell has to start with the chapter's title, `# Title`", location=docname)
+        return
+    line = verified(notebook["metadata"].get("gensrc", {}))
+    cell["source"] = HEADING.sub(rf"# {number} \g<title>\n\n{{.gensrc-verified}}\n{line}\n", text, count=1)
+    source[0] = json.dumps(notebook)
+
+
+def verified(stamp: dict[str, Any]) -> str:
+    """One line that says when, with what and on what the stored outputs of a chapter were made."""
+    if not stamp.get("verified"):
+        return "Not verified yet: no recorded run."
+    day = date.fromisoformat(stamp["verified"])
+    parts = [
+        f"Last verified {day.day} {day:%B %Y} with torch {stamp['torch']} on {stamp['hardware']}",
+        f"{stamp['profile']} profile",
+        f"{stamp['seconds']:.0f} s",
+    ]
+    return ", ".join(parts) + "."
+
+
+class Explorer(SphinxDirective):
+    """`{explorer} CHAPTER NAME` shows the explorer NAME out of the stored outputs of CHAPTER on another page."""
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        chapter, name = self.arguments
+        path = Path(self.env.srcdir) / "notebooks" / f"{chapter}.ipynb"
+        self.env.note_dependency(str(path))
+        page = stored_explorer(path, name) if path.exists() else None
+        if page is None:
+            LOGGER.warning(f"no explorer {name!r} in notebooks/{chapter}.ipynb", location=self.get_location())
+            return []
+        return [nodes.raw("", page, format="html")]
+
+
+def stored_explorer(path: Path, name: str) -> str | None:
+    """The HTML of the explorer `name` in the outputs of a notebook."""
+    for cell in json.loads(path.read_text(encoding="utf8"))["cells"]:
+        for output in cell.get("outputs", []):
+            explorer = output.get("metadata", {}).get("gensrc", {}).get("explorer", {})
+            if explorer.get("name") == name:
+                return "".join(output["data"]["text/html"])
+    return None
+
+
+class Parts(SphinxDirective):
+    """`{parts}` with a YAML list of {part, about} shows each part with the chapters that exist."""
+
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        rows = yaml.safe_load("\n".join(self.content))
+        folder = Path(self.env.srcdir) / "notebooks"
+        result: list[nodes.Node] = []
+        for number, row in enumerate(rows, start=1):
+            part = nodes.container(classes=["gensrc-part"])
+            part += nodes.rubric(text=f"{number} {row['part']}")
+            part += nodes.paragraph(text=row["about"])
+            chapters = sorted(folder.glob(f"{number}-*/[0-9][0-9]-*.ipynb"))
+            part += (
+                self.links(chapters) if chapters else nodes.paragraph(text="In preparation.", classes=["gensrc-soon"])
+            )
+            result.append(part)
+        return result
+
+    def links(self, chapters: list[Path]) -> nodes.bullet_list:
+        listing = nodes.bullet_list()
+        for path in chapters:
+            docname = path.relative_to(self.env.srcdir).with_suffix("").as_posix()
+            link = addnodes.pending_xref(
+                "",
+                nodes.inline(),
+                refdomain="std",
+                reftype="doc",
+                reftarget="/" + docname,
+                refexplicit=False,
+                refwarn=True,
+                refdoc=self.env.docname,
+            )
+            listing += nodes.list_item("", addnodes.compact_paragraph("", "", link))
+        return listing
+
+
+class NumberFigures(SphinxTransform):
+    """Number a chapter's figures 2.3.1, 2.3.2 ..., so that a figure keeps its number when other chapters change."""
+
+    default_priority = 500  # after translation, before labels are collected
+
+    def apply(self, **kwargs: Any) -> None:
+        match = CHAPTER.match(self.env.docname)
+        if not match or self.app.builder.format != "html":
+            return
+        captions = [c for f in self.document.findall(nodes.figure) for c in f.children if isinstance(c, nodes.caption)]
+        for count, caption in enumerate(captions, start=1):
+            number = f"Figure {match['part']}.{int(match['number'])}.{count}"
+            caption.insert(0, nodes.inline("", number + " ", classes=["caption-number"]))
+            caption.parent["gensrc_number"] = number
+
+
+def name_figures(app: Sphinx, doctree: nodes.document) -> None:
+    """Let a reference to a numbered figure read "Figure 2.3.1" instead of its whole caption."""
+    labels = app.env.domains["std"].labels
+    for figure in doctree.findall(nodes.figure):
+        for name in figure["names"]:
+            if "gensrc_number" in figure and name in labels:
+                labels[name] = (*labels[name][:2], figure["gensrc_number"])
+
+
+class OutputLexer(RegexLexer):
+    """Marks what `notebook.claim` and `notebook.report` print: the tick; the value, and its tolerance."""
+
+    name = "gensrc-output"
+    tokens: ClassVar = {
+        "root": [
+            (r"^✓(?= )", Generic.Inserted),
+            (r"(≈ )([^\n]*?)( \(±[^)\n]*\))$", bygroups(Text, Generic.Strong, Generic.Output)),
+            (r"[^✓≈\n]+|.|\n", Text),
+        ]
+    }
+
+
+# --- Pages without a source file -------------------------------------------------------------------
+
+
+def collect_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """The page that a web server shows for an address that does not exist."""
+    text = (Path(app.srcdir) / "book" / "404.md").read_text(encoding="utf8")
+    title = HEADING.search(text)
+    yield "404", {"title": title["title"] if title else "", "body": MarkdownIt().render(text)}, "page.html"
+
+
+def finish(app: Sphinx, exception: Exception | None) -> None:
+    """Make 404.html work from any depth, and index.html lead to the first page."""
+    if exception or app.builder.format != "html":
+        return
+    root = urlparse(app.config.html_baseurl).path
+    page = Path(app.outdir) / "404.html"
+    text = page.read_text(encoding="utf8")
+    page.write_text(absolute_links(text, root), encoding="utf8")
+
+
+def absolute_links(text: str, root: str) -> str:
+    """Let every relative link of a page at the site's root start at `root`, so that it works from any address."""
+    relative = r'(href|src|action|data-content_root)="(?![a-z]+:|/|#)(?:\./)?'
+    return re.sub(relative, rf'\1="{root}', text)
+
+
+def use_templates(app: Sphinx, config: Config) -> None:
+    """Let the templates beside this file come before the theme's own."""
+    config.templates_path.insert(0, str(Path(__file__).with_name("templates")))
+
+
+def add_filter(app: Sphinx) -> None:
+    if app.builder.format == "html":
+        app.builder.templates.environment.filters["without_icon_script"] = without_icon_script
+
+
+def without_icon_script(head: str) -> str:
+    return re.sub(r"<script[^>]*fontawesome\.js[^>]*></script>", "", head)
+
+
+def mend_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    """Take out what no page needs, and what keeps a page from being read aloud rightly."""
+    files = context["script_files"]
+    context["script_files"] = [
+        file
+        for file in files
+        if "thebe" not in str(getattr(file, "filename", "")).lower()
+        and "THEBE" not in (file.attributes.get("body") or "")
+    ]
+    context["css_files"] = [file for file in context["css_files"] if "thebe" not in str(file)]
+    body = context.get("body", "")
+    if 'class="math' not in body:
+        context["script_files"] = [
+            f for f in context["script_files"] if "mathjax" not in str(getattr(f, "filename", ""))
+        ]
+    context["body"] = re.sub(THEBE, "", body).replace('<summary aria-label="Toggle hidden content">', "<summary>")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.connect("config-inited", publish_address, priority=10)
+    app.connect("config-inited", write_generated_pages)
+    app.connect("config-inited", use_templates, priority=900)
+    app.connect("builder-inited", add_filter)
+    app.connect("html-page-context", mend_page, priority=900)
+    app.connect("source-read", open_chapter)
+    app.connect("html-collect-pages", collect_pages)
+    app.connect("build-finished", finish, priority=900)
+    app.add_transform(NumberFigures)
+    app.connect("doctree-read", name_figures)
+    app.add_lexer(OutputLexer.name, OutputLexer)
+    app.add_directive("explorer", Explorer)
+    app.add_directive("parts", Parts)
+    # A change of this file rereads every page.
+    version = int(hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:7], 16)
+    return {"env_version": version, "parallel_read_safe": True, "parallel_write_safe": True}
