@@ -12,7 +12,8 @@ BOOK := $(BIN)/gensrc-book
 PYTEST := $(BIN)/python -m pytest
 NBVAL := $(PYTEST) --nbval $(if $(CHAPTER),$(wildcard notebooks/$(CHAPTER).ipynb notebooks/*/$(CHAPTER).ipynb),notebooks)
 
-.PHONY: book run site serve status check test test-fast unit notebooks browser colab publish clean
+.PHONY: book run site serve status check test test-fast unit notebooks browser colab full \
+	colab-image publish clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
 
@@ -60,6 +61,15 @@ browser: $(READY)
 # The one test that asks the package index: a chapter alone on a machine that has what Colab has.
 colab: $(READY)
 	$(PYTEST) tests/book/test_colab.py
+
+# What the GPU runner does: every chapter trained in full, and its figures held against the recorded ones.
+full: $(READY)
+	$(BOOK) execute --profile full --results _build/results $(or $(CHAPTER),--all)
+	$(BOOK) compare _build/results book/results
+
+# What runs in Colab's own image, without .venv, since what is installed there is what is tried.
+colab-image:
+	$(PYTHON) -m gensrc.book.cli colab --repository "$(REPOSITORY)" --out _build/colab
 
 # REPOSITORY=owner/name; pushes the notebooks, with that address in them, as the branch that Colab opens.
 publish: $(READY)
