@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from gensrc.book import repository
+from gensrc.book import publish, repository
 from gensrc.book.repository import BookError
 
 Command = Callable[[argparse.Namespace], int]
@@ -51,6 +51,12 @@ def parser() -> argparse.ArgumentParser:
     one = _add(commands, "compare", compare, "compare a full run with a recorded one, within tolerance")
     one.add_argument("result", type=Path, help="the record to judge, or a folder of records")
     one.add_argument("reference", type=Path, help="the record or folder to judge by")
+
+    _add(commands, "site", site, "build the site, strictly, in _build/html")
+    one = _add(commands, "serve", serve, "serve the built site on this machine")
+    one.add_argument("--port", type=int, default=8000, help="default: %(default)s")
+
+    publish.add_commands(commands)
     return top
 
 
@@ -121,6 +127,20 @@ def compare(options: argparse.Namespace) -> int:
     problems = results.compare_files(options.result, options.reference)
     print("\n".join(problems) or "All figures agree within their tolerances.")
     return 1 if problems else 0
+
+
+def site(options: argparse.Namespace) -> int:
+    from gensrc.book import site
+
+    print(f"The site is at {site.build() / 'index.html'}")
+    return 0
+
+
+def serve(options: argparse.Namespace) -> int:
+    from gensrc.book import site
+
+    site.serve(port=options.port)
+    return 0
 
 
 if __name__ == "__main__":

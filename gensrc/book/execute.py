@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import gensrc
 from gensrc import provenance
-from gensrc.book import clean, repository, results, stamp, worker
+from gensrc.book import box, clean, repository, results, stamp, worker
 from gensrc.book.repository import BookError
 
 if TYPE_CHECKING:
@@ -269,6 +269,8 @@ class Run:
         same = old.get("hash") == nb.metadata["gensrc"]["hash"] and before.cells == nb.cells
         if same:
             nb.metadata["gensrc"] = old
+        record = repository.results_folder(self.plan.root) / f"{self.chapter}.json"
+        box.fill(nb, nb.metadata["gensrc"], results.load(record) if record.exists() else None)
         text = clean.dumps(nb)
         if text != self.text:
             repository.write_atomically(self.path, text)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import gensrc
+from gensrc.book import repository
 from gensrc.book.repository import BookError
 from gensrc.book.tolerance import Report
 
@@ -123,7 +124,12 @@ another machine must find the number again. They are compared on a GPU runner by
 """
 
 
-def page(results: list[Result]) -> str:
+def page(root: Path) -> str:
+    """The results page of the repository at `root`, as MyST text."""
+    return render(load_all(repository.results_folder(root)))
+
+
+def render(results: list[Result]) -> str:
     """The results page as MyST text: a section a chapter."""
     return "\n".join([HEADER, *(_section(result) for result in results)]) if results else f"{HEADER}\nNone yet.\n"
 

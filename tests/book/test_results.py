@@ -104,7 +104,7 @@ def test_what_is_not_there_is_refused(book: Any) -> None:
 
 def test_the_page_has_a_section_a_chapter_with_all_figures() -> None:
     other = result("rate a|b ≈ 7 (±1)", chapter="3-part/01-x", commit="", torch="", gpu_peak_mb=4000)
-    page = results.page([REFERENCE, other])
+    page = results.render([REFERENCE, other])
     assert page.startswith("# Results of the recorded full runs\n")
     first, second = page.split("\n## ")[1:]
     assert first.startswith("{doc}`/notebooks/2-part/03-vae`\n")
@@ -119,8 +119,8 @@ def test_the_page_has_a_section_a_chapter_with_all_figures() -> None:
 
 
 def test_the_page_without_results_and_a_chapter_without_reports() -> None:
-    assert results.page([]).endswith("None yet.\n")
-    assert "It reported no number." in results.page([result()])
+    assert results.render([]).endswith("None yet.\n")
+    assert "It reported no number." in results.render([result()])
 
 
 def test_all_records_are_loaded_in_order(tmp_path: Path) -> None:

@@ -216,7 +216,13 @@ def broken_off(handler: BaseHTTPRequestHandler) -> None:
     send(handler, CONTENT[:1000], length=len(CONTENT))
 
 
-BAD_MIRRORS: dict[str, Any] = {"dead": None, "missing": "/missing", "wrong": WRONG, "broken off": broken_off, "short": CONTENT[:-1]}
+BAD_MIRRORS: dict[str, Any] = {
+    "dead": None,
+    "missing": "/missing",
+    "wrong": WRONG,
+    "broken off": broken_off,
+    "short": CONTENT[:-1],
+}
 
 
 @pytest.mark.parametrize("bad", BAD_MIRRORS)
