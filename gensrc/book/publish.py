@@ -31,7 +31,7 @@ in their first cell. Change them on the main branch, of which {tag} is the relea
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `address` and `publish` to the command line."""
+    """Add `address`, `publish` and `colab` to the command line."""
     text = "print the address of the repository that the sources name"
     one = commands.add_parser("address", help=text, description=f"{text.capitalize()}.")
     one.set_defaults(run=run_address)
@@ -43,6 +43,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     one.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="a new or empty folder")
     one.add_argument("--push", metavar="REMOTE", help="push the folder as the branch that Colab opens, and the tag")
     one.set_defaults(run=run_publish)
+
+    colab.add_command(commands)
 
 
 def run_address(options: argparse.Namespace) -> int:
