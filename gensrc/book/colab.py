@@ -55,16 +55,44 @@ def tag(version: str) -> str:
     return f"v{version}"
 
 
-def add_command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `colab` to the command line."""
+def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add `cell` and `colab` to the command line."""
+    text = "print the first code cell that every chapter must have"
+    one = commands.add_parser("cell", help=text, description=f"{text.capitalize()}.")
+    one.add_argument("--write", action="store_true", help="put it into every chapter's cell tagged colab")
+    one.set_defaults(run=run_cell)
+
     text = "run each published chapter alone in a folder, installing gensrc as a reader of Colab does"
     one = commands.add_parser("colab", help=text, description=f"{text.capitalize()}.")
     one.add_argument("--repository", required=True, metavar="OWNER/NAME", help="where the release is published")
     one.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="a new or empty folder")
-    one.set_defaults(run=run)
+    one.set_defaults(run=run_colab)
 
 
-def run(options: argparse.Namespace) -> int:
+def run_cell(options: argparse.Namespace) -> int:
+    from gensrc.book import clean, publish
+
+    root = repository.find_root()
+    source = cell(publish.address(root), gensrc.__version__)
+    if not options.write:
+        print(source)
+        return 0
+    for chapter in repository.chapters(root):
+        path = repository.notebook_path(root, chapter)
+        nb = repository.read_notebook(path)
+        first = repository.code_cells(nb)[:1]
+        if not first or "colab" not in repository.tags(first[0]):
+            raise BookError(
+                f"{chapter}: its first code cell is not tagged colab: add one with the tags {' and '.join(TAGS)}."
+            )
+        if first[0]["source"] != source:
+            first[0]["source"] = source
+            repository.write_atomically(path, clean.dumps(nb))
+            print(f"wrote the first cell of {chapter}")
+    return 0
+
+
+def run_colab(options: argparse.Namespace) -> int:
     from gensrc.book import publish
 
     root = repository.find_root()

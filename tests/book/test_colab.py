@@ -13,6 +13,7 @@ import venv
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -165,6 +166,33 @@ def test_the_cell_names_the_tag_of_its_version() -> None:
 
 def test_the_cell_fits_in_a_chapter() -> None:
     assert colab.cell("https://github.com/OWNER/generative-ai-from-source", "0.1.0").count("\n") < 25
+
+
+CONFIG = "repository: {url: https://github.com/OWNER/name, branch: published}\n"
+
+
+def test_a_new_version_writes_its_cell_into_every_chapter_and_nothing_else(book: Any) -> None:
+    book.write("_config.yml", CONFIG)
+    book.chapter("1-part/01-one", "print(1)")
+    _, cell = book.run("cell")
+    assert cell == colab.cell("https://github.com/OWNER/name", gensrc.__version__) + "\n"
+    before = book.read("1-part/01-one")
+
+    assert book.run("cell", "--write") == (0, "wrote the first cell of 1-part/01-one\n")
+
+    after = book.read("1-part/01-one")
+    assert after.cells[1].source + "\n" == cell
+    after.cells[1].source = before.cells[1].source
+    assert after == before
+    assert book.run("cell", "--write") == (0, "")
+
+
+def test_a_chapter_without_a_first_cell_is_told(book: Any) -> None:
+    book.write("_config.yml", CONFIG)
+    book.save("1-part/01-one", nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]))
+    status, text = book.run("cell", "--write")
+    assert status == 2
+    assert "1-part/01-one: its first code cell is not tagged colab" in text
 
 
 def chapter(folder: Path, *cells: str) -> Path:
