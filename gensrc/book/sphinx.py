@@ -6,6 +6,7 @@ index.html, and names the published address wherever a page has to.
 """
 
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -32,6 +33,7 @@ from sphinx.util.docutils import SphinxDirective
 LOGGER = logging.getLogger(__name__)
 CHAPTER = re.compile(r"notebooks/(?P<name>(?P<part>\d)-[a-z0-9-]+/(?P<number>\d\d)-[a-z0-9-]+)$")
 HEADING = re.compile(r"^# (?P<title>.+)$", re.MULTILINE)
+GENERATED = ("articles", "errata", "datasets", "results")
 THEBE = re.compile(r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>', re.DOTALL)
 
 
@@ -64,41 +66,17 @@ def publish_address(app: Sphinx, config: Config) -> None:
 def write_generated_pages(app: Sphinx, config: Config) -> None:
     """Write book/generated/*.md; a page whose text is as before stays untouched, and Sphinx does not reread it."""
     root = Path(app.srcdir)
-    for name, make in PAGES.items():
+    for name in GENERATED:
         path = root / "book" / "generated" / f"{name}.md"
-        text = make(root)
+        text = generated_page(name, root)
         if not path.exists() or path.read_text(encoding="utf8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf8")
 
 
-def articles_page(root: Path) -> str:
-    from gensrc.book import articles
-
-    return articles.page(root)
-
-
-def errata_page(root: Path) -> str:
-    from gensrc.book import articles, errata
-
-    titles = {a.id: a.english for a in articles.load(root / "book" / "articles.yml").articles}
-    chapters = {name: chapter.title for name, chapter in articles.written_chapters(root).items()}
-    return errata.page(errata.load(root / "book" / "errata.yml"), titles, chapters)
-
-
-def datasets_page(root: Path) -> str:
-    from gensrc.book import datasets
-
-    return datasets.page(root)
-
-
-def results_page(root: Path) -> str:
-    from gensrc.book import results
-
-    return results.page(root)
-
-
-PAGES = {"articles": articles_page, "errata": errata_page, "datasets": datasets_page, "results": results_page}
+def generated_page(name: str, root: Path) -> str:
+    """The MyST text of a generated page, by the module that knows its data."""
+    return importlib.import_module(f"gensrc.book.{name}").page(root)
 
 
 # --- Chapters --------------------------------------------------------------------------------------

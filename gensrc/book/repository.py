@@ -1,0 +1,197 @@
+"""Where things are: the repository's root, its chapters, its notebooks, its pins.
+
+Everything in `gensrc.book` that touches the repository comes through here. A problem that the person at the
+keyboard can mend is a `BookError`, whose message is one sentence that says what is wrong and what to do.
+"""
+
+import ast
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+PROFILES = ("quick", "full")
+# What a committed notebook's parameters cell says, and hence what its stored outputs were made with.
+COMMITTED = {"profile": "quick", "seed": 0}
+
+
+class BookError(Exception):
+    """What is wrong and what to do, in one sentence; the command line prints it without a traceback."""
+
+
+def find_root(start: Path | None = None) -> Path:
+    """The nearest folder with `_config.yml` and `notebooks/`, upwards from `start` or the working folder."""
+    start = (start or Path.cwd()).resolve()
+    for folder in (start, *start.parents):
+        if (folder / "_config.yml").is_file() and (folder / "notebooks").is_dir():
+            return folder
+    raise BookError(
+        f"{start} is not inside the book's repository (no folder above it holds _config.yml and notebooks/): "
+        "change into a clone of it."
+    )
+
+
+def chapters(root: Path) -> list[str]:
+    """The names of all chapters, in the order of the book: paths below notebooks/ without .ipynb."""
+    folder = root / "notebooks"
+    paths = (path.relative_to(folder) for path in folder.rglob("*.ipynb"))
+    return sorted(
+        path.with_suffix("").as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)
+    )
+
+
+def choose(root: Path, names: list[str]) -> list[str]:
+    """The chapters that `names` mean: full names, paths of notebooks, or last parts that only one has."""
+    known = chapters(root)
+    return list(dict.fromkeys(_chosen(name, known) for name in names)) if names else known
+
+
+def _chosen(name: str, known: list[str]) -> str:
+    wanted = name.removesuffix(".ipynb").rpartition("notebooks/")[2]
+    fits = [wanted] if wanted in known else [chapter for chapter in known if chapter.endswith("/" + wanted)]
+    if len(fits) == 1:
+        return fits[0]
+    problem = f"more than one chapter is called '{name}'" if fits else f"there is no chapter '{name}'"
+    raise BookError(f"{problem}; the chapters are: {', '.join(fits or known) or 'none yet'}.")
+
+
+def notebook_path(root: Path, chapter: str) -> Path:
+    return root / "notebooks" / f"{chapter}.ipynb"
+
+
+def results_folder(root: Path) -> Path:
+    """Where the figures of recorded full runs are kept, one file a chapter."""
+    return root / "book" / "results"
+
+
+def read_notebook(path: Path) -> "NotebookNode":
+    """The notebook at `path`, validated, in the newest minor format.
+
+    Raises BookError when the file cannot be read or is no valid notebook.
+    """
+    import nbformat
+
+    data = read_raw(path)
+    try:
+        # Older minor formats know no cell ids; `clean` replaces the random ones that this adds.
+        nb = nbformat.v4.upgrade(nbformat.v4.nbjson.JSONReader().to_notebook(data), from_minor=data["nbformat_minor"])
+        nbformat.validate(nb)
+    except Exception as error:  # a malformed file can break the reader in any way
+        reason = str(getattr(error, "message", error)).splitlines()[0][:200]
+        raise _unreadable(path, reason) from error
+    return nb
+
+
+def read_raw(path: Path) -> dict[str, Any]:
+    """The notebook's JSON, checked only as far as to be one of format 4 with cells: a tenth of the time."""
+    try:
+        data = json.loads(path.read_text(encoding="utf8"))
+    except OSError as error:
+        raise _unreadable(path, error.strerror or str(error)) from error
+    except ValueError as error:
+        raise _unreadable(path, f"it is not JSON, {error}") from error
+    if not isinstance(data, dict) or not isinstance(data.get("cells"), list):
+        raise _unreadable(path, "it has no list of cells")
+    if data.get("nbformat") != 4 or not isinstance(data.get("nbformat_minor"), int):
+        raise _unreadable(path, f"its format is {data.get('nbformat')}, not 4")
+    if not all(isinstance(cell, dict) and "cell_type" in cell and "source" in cell for cell in data["cells"]):
+        raise _unreadable(path, "one of its cells has no type or no source")
+    return data
+
+
+def _unreadable(path: Path, reason: str) -> BookError:
+    return BookError(f"{_shown(path)} is no readable notebook ({reason}): restore it from git or save it again.")
+
+
+def _shown(path: Path) -> str:
+    """A path as a person would write it: relative to the working folder where it lies below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def source(cell: dict[str, Any]) -> str:
+    """A cell's source as one string: files keep it as a list of lines."""
+    text = cell["source"]
+    return text if isinstance(text, str) else "".join(text)
+
+
+def tags(cell: dict[str, Any]) -> list[str]:
+    return cell.get("metadata", {}).get("tags", [])
+
+
+def code_cells(nb: dict[str, Any]) -> list[dict[str, Any]]:
+    """The code cells that hold something."""
+    return [cell for cell in nb["cells"] if cell["cell_type"] == "code" and source(cell).strip()]
+
+
+def parameters(nb: dict[str, Any]) -> dict[str, object] | None:
+    """The names and literal values that the cell tagged `parameters` sets; None unless there is just one."""
+    tagged = [cell for cell in code_cells(nb) if "parameters" in tags(cell)]
+    if len(tagged) != 1:
+        return None
+    try:
+        body = ast.parse(source(tagged[0])).body
+        return {
+            target.id: ast.literal_eval(line.value)
+            for line in body
+            if isinstance(line, ast.Assign)
+            for target in line.targets
+            if isinstance(target, ast.Name)
+        }
+    except (SyntaxError, ValueError):
+        return {}
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that a reader sees the old file or the new one, never a part of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "w", encoding="utf8", newline="\n") as file:
+            file.write(text)
+        # mkstemp gives 0600; a notebook keeps the mode that it had, a new file what the umask says.
+        os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+PIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;#]+)\s*(?P<marker>;[^#]*)?(#.*)?")
+
+
+def pins(root: Path) -> dict[str, str]:
+    """Distribution (normalised) -> pinned version, from constraints.txt; pins under markers are joined."""
+    path = root / "constraints.txt"
+    try:
+        lines = path.read_text(encoding="utf8").splitlines()
+    except OSError as error:
+        raise BookError(f"cannot read constraints.txt, which pins the versions ({error.strerror}).") from error
+    found: dict[str, str] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        match = PIN.fullmatch(line.strip())
+        if match is None:
+            raise BookError(
+                f"constraints.txt line {number} is no exact pin: write name==version, not '{line.strip()}'."
+            )
+        name = normalised(match["name"])
+        version = match["version"] + (match["marker"] or "").strip()
+        found[name] = f"{found[name]}, {version}" if name in found else version
+    return found
+
+
+def normalised(distribution: str) -> str:
+    """A distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()

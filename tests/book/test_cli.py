@@ -1,0 +1,114 @@
+"""The console script: what it refuses, how it says so, and by which exit status."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gensrc.book import repository
+
+A, B = "1-part/01-a", "2-part/02-b"
+
+
+@pytest.fixture
+def two(book: Any) -> Any:
+    book.chapter(A, "print(1)")
+    book.chapter(B, "print(2)")
+    return book
+
+
+@pytest.mark.parametrize("name", [B, "02-b", f"notebooks/{B}.ipynb", f"./notebooks/{B}.ipynb"])
+def test_a_chapter_has_several_names(two: Any, name: str) -> None:
+    assert repository.choose(two.root, [name]) == [B]
+    assert repository.choose(two.root, [name, A, B]) == [B, A]
+
+
+def test_an_unknown_chapter_is_refused_with_the_list_of_those_there_are(two: Any) -> None:
+    assert two.run("execute", "09-x") == (
+        2,
+        f"gensrc-book: there is no chapter '09-x'; the chapters are: {A}, {B}.\n",
+    )
+
+
+def test_a_name_that_fits_two_chapters_is_refused(two: Any) -> None:
+    two.chapter("3-part/02-b", "print(3)")
+    status, said = two.run("clean", "02-b")
+    assert (status, "more than one chapter is called '02-b'" in said) == (2, True)
+
+
+def test_an_unknown_profile_is_refused_with_the_list(two: Any) -> None:
+    assert two.run("execute", "--profile", "fast") == (
+        2,
+        "gensrc-book: there is no profile 'fast'; the profiles are: quick, full.\n",
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{", "it is not JSON"),
+        ("[]", "it has no list of cells"),
+        ('{"cells": [], "nbformat": 3, "nbformat_minor": 0}', "its format is 3, not 4"),
+        ('{"cells": [{}], "nbformat": 4, "nbformat_minor": 5}', "one of its cells has no type or no source"),
+        ("\xff", "it is not JSON"),
+    ],
+)
+@pytest.mark.parametrize("command", ["status", "clean", "execute"])
+def test_an_unreadable_notebook_is_named(two: Any, command: str, content: str, reason: str) -> None:
+    two.path(B).write_bytes(content.encode("latin1"))
+    status, said = two.run(command)
+    assert status == 2
+    *_, last = said.splitlines()  # `clean` may have cleaned the chapter before it
+    assert last.startswith(f"gensrc-book: notebooks/{B}.ipynb is no readable notebook ({reason}")
+    assert "Traceback" not in said
+
+
+def test_a_notebook_against_the_schema_is_named(two: Any) -> None:
+    path = two.path(B)
+    path.write_text(path.read_text(encoding="utf8").replace('"outputs": []', '"outputs": 7'), encoding="utf8")
+    status, said = two.run("clean")
+    assert (status, f"notebooks/{B}.ipynb is no readable notebook" in said) == (2, True)
+
+
+def test_outside_a_repository_it_says_so(
+    book: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
+    status, said = book.run("status")
+    assert status == 2
+    assert "is not inside the book's repository" in said
+
+
+def test_it_works_from_any_folder_below_the_root(two: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(two.root / "notebooks" / "1-part")
+    assert repository.find_root() == two.root
+    assert A in two.run("status")[1]
+
+
+def test_without_constraints_it_says_what_is_missing(two: Any) -> None:
+    (two.root / "constraints.txt").unlink()
+    status, said = two.run("status")
+    assert (status, "cannot read constraints.txt" in said) == (2, True)
+
+
+def test_checkpoints_of_jupyter_are_no_chapters(two: Any) -> None:
+    two.write("notebooks/1-part/.ipynb_checkpoints/01-a-checkpoint.ipynb", "{}")
+    assert repository.chapters(two.root) == [A, B]
+
+
+def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "note.txt"
+    path.write_text("old")
+    path.chmod(0o640)
+
+    def full_disk(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", full_disk)
+        with pytest.raises(OSError, match="No space"):
+            repository.write_atomically(path, "new")
+    assert [file.name for file in tmp_path.iterdir()] == ["note.txt"]
+    assert path.read_text() == "old"
+    repository.write_atomically(path, "new")
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o640)
