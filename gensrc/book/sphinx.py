@@ -6,6 +6,7 @@ index.html, and names the published address wherever a page has to.
 """
 
 import hashlib
+import importlib
 import json
 import os
 import re
@@ -32,6 +33,7 @@ from sphinx.util.docutils import SphinxDirective
 LOGGER = logging.getLogger(__name__)
 CHAPTER = re.compile(r"notebooks/(?P<name>(?P<part>\d)-[a-z0-9-]+/(?P<number>\d\d)-[a-z0-9-]+)$")
 HEADING = re.compile(r"^# (?P<title>.+)$", re.MULTILINE)
+GENERATED = ("articles", "errata", "datasets", "results")
 THEBE = re.compile(r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>', re.DOTALL)
 
 
@@ -50,9 +52,12 @@ def publish_address(app: Sphinx, config: Config) -> None:
             raise ExtensionError(f"GENSRC_REPOSITORY is {repository!r}; it has to be owner/name.")
         options["repository_url"] = f"https://github.com/{repository}"
     owner, name = options["repository_url"].split("/")[-2:]
-    site = os.environ.get("GENSRC_SITE_URL") or f"https://{owner.lower()}.github.io/{name}/"
+    host = f"{owner.lower()}.github.io"
+    site = os.environ.get("GENSRC_SITE_URL") or (f"https://{host}/" + ("" if name.lower() == host else f"{name}/"))
     config.html_baseurl = config.ogp_site_url = site.rstrip("/") + "/"
     config.ogp_image = "_static/card.png"
+    config.ogp_image_alt = f"{config.html_title}, beside a page of handwritten digits that a model drew."
+    config.ogp_custom_meta_tags = ['<meta name="twitter:card" content="summary_large_image" />']
 
 
 # --- Generated pages -------------------------------------------------------------------------------
@@ -61,41 +66,17 @@ def publish_address(app: Sphinx, config: Config) -> None:
 def write_generated_pages(app: Sphinx, config: Config) -> None:
     """Write book/generated/*.md; a page whose text is as before stays untouched, and Sphinx does not reread it."""
     root = Path(app.srcdir)
-    for name, make in PAGES.items():
+    for name in GENERATED:
         path = root / "book" / "generated" / f"{name}.md"
-        text = make(root)
+        text = generated_page(name, root)
         if not path.exists() or path.read_text(encoding="utf8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf8")
 
 
-def articles_page(root: Path) -> str:
-    from gensrc.book import articles
-
-    return articles.page(root)
-
-
-def errata_page(root: Path) -> str:
-    from gensrc.book import articles, errata
-
-    titles = {a.id: a.english for a in articles.load(root / "book" / "articles.yml").articles}
-    chapters = {name: chapter.title for name, chapter in articles.written_chapters(root).items()}
-    return errata.page(errata.load(root / "book" / "errata.yml"), titles, chapters)
-
-
-def datasets_page(root: Path) -> str:
-    from gensrc.book import datasets
-
-    return datasets.page(root)
-
-
-def results_page(root: Path) -> str:
-    from gensrc.book import results
-
-    return results.page(root)
-
-
-PAGES = {"articles": articles_page, "errata": errata_page, "datasets": datasets_page, "results": results_page}
+def generated_page(name: str, root: Path) -> str:
+    """The MyST text of a generated page, by the module that knows its data."""
+    return importlib.import_module(f"gensrc.book.{name}").page(root)
 
 
 # --- Chapters --------------------------------------------------------------------------------------
@@ -271,7 +252,8 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
         if path.relative_to(folder).as_posix() not in made and "_static" not in path.parts:
             path.unlink()
     page = folder / "404.html"
-    root = urlparse(app.config.html_baseurl).path if "GENSRC_REPOSITORY" in os.environ else "/"
+    published = "/OWNER/" not in app.config.html_theme_options["repository_url"]
+    root = urlparse(app.config.html_baseurl).path if published else "/"
     page.write_text(absolute_links(page.read_text(encoding="utf8"), root), encoding="utf8")
     first = app.builder.get_target_uri(app.config.root_doc)
     text = first_page((folder / first).read_text(encoding="utf8"), first, app.config.html_title)
@@ -280,7 +262,7 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
 
 def first_page(target: str, address: str, title: str) -> str:
     """The page at the site's root: leads on at once, and shows its target's data to whoever shares the address."""
-    shared = "\n".join(re.findall(r'<meta (?:property="og:|name="description")[^>]*>', target))
+    shared = "\n".join(re.findall(r'<meta (?:property="og:|name="(?:description|twitter:card)")[^>]*>', target))
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -316,22 +298,27 @@ def without_icon_script(head: str) -> str:
     return re.sub(r"<script[^>]*fontawesome\.js[^>]*></script>", "", head)
 
 
+def describe_page(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Keep the line of the last verification out of the page's description, which is what it begins with."""
+    for line in list(doctree.findall(nodes.paragraph)) if doctree else []:
+        if "gensrc-verified" in line["classes"]:
+            line.parent.remove(line)
+
+
 def mend_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Take out what no page needs, and what keeps a page from being read aloud rightly."""
-    files = context["script_files"]
-    context["script_files"] = [
-        file
-        for file in files
-        if "thebe" not in str(getattr(file, "filename", "")).lower()
-        and "THEBE" not in (file.attributes.get("body") or "")
-    ]
-    context["css_files"] = [file for file in context["css_files"] if "thebe" not in str(file)]
-    body = context.get("body", "")
-    if 'class="math' not in body:
-        context["script_files"] = [
-            f for f in context["script_files"] if "mathjax" not in str(getattr(f, "filename", ""))
-        ]
-    context["body"] = re.sub(THEBE, "", body).replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    """Take out what the page does not need, and a label that hides what it labels from a screen reader."""
+    body = THEBE.sub("", context.get("body", ""))
+    context["body"] = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    needless = ("thebe",) if 'class="math' in body else ("thebe", "mathjax")
+    for kind in ("script_files", "css_files"):
+        context[kind] = [file for file in context[kind] if not any(word in described(file) for word in needless)]
+
+
+def described(asset: Any) -> str:
+    """The file name of a script or style sheet, and its text where it stands in the page itself."""
+    return f"{getattr(asset, 'filename', asset)} {getattr(asset, 'attributes', {}).get('body', '')}".lower()
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -339,6 +326,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", write_generated_pages)
     app.connect("config-inited", use_templates, priority=900)
     app.connect("builder-inited", add_filter)
+    app.connect("html-page-context", describe_page, priority=400)
     app.connect("html-page-context", mend_page, priority=900)
     app.connect("source-read", open_chapter)
     app.connect("env-updated", rewrite_all)
