@@ -1,0 +1,106 @@
+"""MNIST's digits cut out for composing: what `captions` and `video` share.
+
+Every number here is whole, or a whole number in floating point below 2^24, so that no machine rounds differently.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor
+
+from gensrc.data.images import PREFIXES, mnist
+
+COMBINATIONS = ("seen", "unseen", "all")
+INK = 20  # pixels, the side of the square that every digit of MNIST was fitted into
+MARGIN = 4  # pixels to add around a picture so that the square fits in wherever the digit's middle is
+
+
+@dataclass(frozen=True, eq=False)
+class Handwriting:
+    """The digits of a split of MNIST, sorted by class, and for each where its ink is."""
+
+    digits: UInt8[Tensor, "n 36 36"]  # with the margin
+    corners: Int64[Tensor, "n 2"]  # top and left of the square that has the ink in its middle
+    starts: Int64[Tensor, "10"]  # of each class among the digits
+    counts: Int64[Tensor, "10"]
+
+    def write(
+        self, digits: Int64[Tensor, "*shape"], choices: Int64[Tensor, "*shape"], size: int
+    ) -> UInt8[Tensor, "*shape {size} {size}"]:
+        """Each digit in the hand that the choice says, its ink in a square of `size` pixels; black for digits below 0.
+
+        Any whole number is a choice; those that differ by the number of examples of the digit are the same.
+        """
+        known = digits.clamp(min=0)
+        which = (self.starts[known] + choices % self.counts[known]).flatten()
+        steps = torch.arange(INK)
+        rows, columns = (self.corners[which, axis, None] + steps for axis in (0, 1))
+        ink = self.digits[which[:, None, None], rows[:, :, None], columns[:, None, :]]
+        written = resize_by_area(ink, size).view(*digits.shape, size, size)
+        return written * (digits >= 0)[..., None, None]
+
+
+@cache
+def handwriting(split: str) -> Handwriting:
+    """The hands of "train" or "test", read once. Raises ValueError for another split, DataError for damaged files."""
+    data = mnist(split, dtype=torch.uint8)
+    order = data.labels.argsort(stable=True)
+    counts = data.labels.bincount(minlength=10)
+    digits = F.pad(data.images[order, 0], [MARGIN] * 4)
+    corners = torch.stack([_middle(digits.amax(2)), _middle(digits.amax(1))], 1)
+    return Handwriting(digits, corners - INK // 2, counts.cumsum(0) - counts, counts)
+
+
+def _middle(profile: UInt8[Tensor, "n length"]) -> Int64[Tensor, " n"]:
+    """Between the first and the last entry above 0, rounded down."""
+    ink = (profile > 0).to(torch.uint8)
+    return (ink.argmax(1) + ink.shape[1] - ink.flip(1).argmax(1)) // 2
+
+
+def resize_by_area(images: UInt8[Tensor, "n old old"], size: int) -> UInt8[Tensor, "n {size} {size}"]:
+    """Square pictures in another size, smaller or larger: each pixel the mean of the area that it covers, rounded."""
+    old = images.shape[1]
+    # In units in which an old pixel has the side `size` and a new one the side `old`: how far each overlaps each.
+    ends = torch.arange(1, max(old, size) + 1)
+    new_end, old_end = ends[:size, None] * old, ends[None, :old] * size
+    overlap = torch.minimum(new_end, old_end) - torch.maximum(new_end - old, old_end - size)
+    weights = overlap.clamp(min=0).to(torch.float32)
+    sums = weights @ images.to(torch.float32) @ weights.T
+    return ((sums.to(torch.int32) + old * old // 2) // (old * old)).to(torch.uint8)
+
+
+def draw(n: int, columns: int, *, split: str, combinations: str, seed: int) -> Int64[Tensor, "n {columns}"]:
+    """Random whole numbers below 2^24, a row an example, other ones for every split and every kind of combinations.
+
+    The rows do not depend on how many follow. To choose one of k things take the remainder by k; the first are then
+    more probable than the last by less than k / 2^24.
+
+    Raises ValueError for another split or combinations and for n below 1.
+    """
+    if split not in PREFIXES:
+        raise ValueError(f"split has to be 'train' or 'test', not {split!r}.")
+    if combinations not in COMBINATIONS:
+        raise ValueError(f"combinations have to be 'seen', 'unseen' or 'all', not {combinations!r}.")
+    if n < 1:
+        raise ValueError(f"n has to be at least 1, not {n}.")
+    streams = len(PREFIXES) * len(COMBINATIONS)
+    stream = list(PREFIXES).index(split) * len(COMBINATIONS) + COMBINATIONS.index(combinations)
+    generator = torch.Generator().manual_seed(seed * streams + stream)
+    # Below 2^28 every torch draws these from 32 random bits; above, newer ones take 64.
+    return torch.randint(2**24, (n, columns), generator=generator)
+
+
+def pick(options: Iterable[tuple[str, ...]], choices: Int64[Tensor, " n"]) -> tuple[str, ...]:
+    """One of each of n lots of options: the one that the choice says, which may be any whole number."""
+    return tuple(some[choice % len(some)] for some, choice in zip(options, choices.tolist(), strict=True))
+
+
+def as_levels(images: UInt8[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor, "*shape"] | UInt8[Tensor, "*shape"]:
+    """Levels in [0, 1] for torch.float32, the pictures themselves for torch.uint8. Raises ValueError for another."""
+    if dtype not in (torch.float32, torch.uint8):
+        raise ValueError(f"dtype has to be torch.float32 or torch.uint8, not {dtype}.")
+    return images if dtype == torch.uint8 else images.to(torch.float32).div_(255)
