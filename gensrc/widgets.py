@@ -23,6 +23,8 @@ from IPython import get_ipython
 from IPython.display import display
 from PIL import Image
 
+from gensrc import provenance
+
 MAX_FRAMES = 400
 MAX_BYTES = 1_500_000  # of the HTML in a stored notebook
 MIN_ALT = 20
@@ -213,6 +215,7 @@ def with_palette(array: np.ndarray) -> Image.Image | None:
 
 def figure(frames: Sequence[np.ndarray], controls: Sequence[Control], name: str, caption: str, alt: str) -> str:
     """The HTML figure: a window on the sheet of all pictures, a slider a control, caption and script."""
+    provenance.record(SCRIPT)  # it stands in the stored output, so a change of it makes the chapter stale
     columns = sheet_columns(controls)
     rows = math.ceil(len(frames) / columns)
     height, width = frames[0].shape[:2]
