@@ -19,12 +19,13 @@ PYTHON = """\
 #!/bin/sh
 test "$1" != -c || exec "$REAL_PYTHON" -c "import sys; sys.version_info = $VERSION_INFO; exec(sys.argv[1])" "$2"
 mkdir -p .venv/bin
-for name in python gensrc-book ruff mypy; do cp tool ".venv/bin/$name"; done
+for name in gensrc-book ruff mypy; do cp tool ".venv/bin/$name"; done
+ln -sf ../../tool .venv/bin/python
 test ! -e no-ensurepip
 """
 PIP = "python -m pip --quiet --disable-pip-version-check install -c constraints.txt"
 INSTALL = f"{PIP} -e .[test]"
-PROGRAMS = ["sh", "make", "cp", "find", "mkdir", "rm", "touch"]
+PROGRAMS = ["sh", "make", "cp", "find", "ln", "mkdir", "rm", "touch"]
 
 
 @pytest.fixture
@@ -92,6 +93,7 @@ def test_a_failed_installation_is_tried_again(folder: Path) -> None:
 def test_an_environment_that_came_out_half_is_made_again(folder: Path) -> None:
     (folder / "no-ensurepip").touch()
     assert make(folder).returncode != 0
+    assert not (folder / ".venv/bin/python").exists()
     assert log(folder) == []
     (folder / "no-ensurepip").unlink()
     assert make(folder).returncode == 0
