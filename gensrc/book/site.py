@@ -72,7 +72,12 @@ def build(root: Path | None = None) -> Path:
     vendor(root)
     command = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
     options = ["build", str(root), "-W", "-n", "--keep-going"]
-    run([sys.executable, "-c", command, *options], cwd=root, what="jupyter-book build")
+    try:
+        run([sys.executable, "-c", command, *options], cwd=root, what="jupyter-book build")
+    except BookError:
+        # Sphinx warns when it reads a page, and reads no page twice: the next build must not pass by that.
+        shutil.rmtree(root / "_build" / ".doctrees", ignore_errors=True)
+        raise
     return root / "_build" / "html"
 
 

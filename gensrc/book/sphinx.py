@@ -286,7 +286,7 @@ def absolute_links(text: str, root: str) -> str:
 
 def use_templates(app: Sphinx, config: Config) -> None:
     """Let the templates beside this file come before the theme's own."""
-    config.templates_path.insert(0, str(Path(__file__).with_name("templates")))
+    config.templates_path = [str(Path(__file__).with_name("templates")), *config.templates_path]
 
 
 def add_filter(app: Sphinx) -> None:
