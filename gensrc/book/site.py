@@ -87,7 +87,10 @@ def run(command: list[str], *, cwd: Path, what: str) -> None:
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder as GitHub Pages does: an address that does not exist gets 404.html."""
+    """Serves a folder as GitHub Pages does, silently: an address that does not exist gets 404.html."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         page = Path(self.directory) / "404.html"
