@@ -330,6 +330,7 @@ class CaptionedImages:
     images: Float[Tensor, "n 3 32 32"] | UInt8[Tensor, "n 3 32 32"]
     captions: tuple[str, ...]
     scenes: tuple[Scene, ...]
+    corners: Int64[Tensor, "n 3 2"]  # top and left of each thing's square of 14 pixels; -1 where there is none
 
     def __len__(self) -> int:
         return len(self.scenes)
@@ -374,7 +375,8 @@ def captioned_digits(
         Scene(tuple(THINGS[thing] for thing in row if thing >= 0), NAMES[layout])
         for row, layout in zip(things.tolist(), layouts.tolist(), strict=True)
     )
-    return CaptionedImages(as_levels(images, dtype), pick(map(wordings, scenes), random[:, 19]), scenes)
+    said = pick(map(wordings, scenes), random[:, 19])
+    return CaptionedImages(as_levels(images, dtype), said, scenes, corners.masked_fill(things[..., None] < 0, -1))
 
 
 def _draw_layouts(random: Int64[Tensor, "n 2"], counts: tuple[int, ...]) -> Int64[Tensor, " n"]:

@@ -243,14 +243,22 @@ def _along(
     starts: Int64[Tensor, "n 2"], ways: Int64[Tensor, "n 2"], motions: Int64[Tensor, "n 2"], frames: int, scale: int
 ) -> Int64[Tensor, "n 2 {frames}"]:
     """Where every actor is along the axis of its motion; without meaning for one that stands still."""
-    room, elapsed = ROOM * scale, torch.arange(frames)
+    room = ROOM * scale
     way = 9 * scale + ways % (5 * scale + 1)
-    forwards = (starts % (room - way + 1))[..., None] + way[..., None] * elapsed // (frames - 1)
-    way = 27 * scale + ways % (9 * scale + 1)
-    unfolded = (starts % (2 * room))[..., None] + way[..., None] * elapsed // (frames - 1)
-    bouncing = room - (room - unfolded % (2 * room)).abs()
-    names = torch.tensor([FORWARDS.get(motion, 0) for motion in MOTIONS])[motions][..., None]
-    return torch.where(names > 0, forwards, torch.where(names < 0, room - forwards, bouncing))
+    forwards = travel(starts % (room - way + 1), way, frames)
+    bouncing = bounce(travel(starts % (2 * room), 27 * scale + ways % (9 * scale + 1), frames), room)
+    signs = torch.tensor([FORWARDS.get(motion, 0) for motion in MOTIONS])[motions][..., None]
+    return torch.where(signs > 0, forwards, torch.where(signs < 0, room - forwards, bouncing))
+
+
+def travel(starts: Int64[Tensor, "*shape"], ways: Int64[Tensor, "*shape"], frames: int) -> Int64[Tensor, "*shape time"]:
+    """Where something is in each of the frames that starts at `starts` and goes on by `ways` evenly."""
+    return starts[..., None] + ways[..., None] * torch.arange(frames) // (frames - 1)
+
+
+def bounce(positions: Int64[Tensor, "*shape"], room: int) -> Int64[Tensor, "*shape"]:
+    """Positions from 0 on as they are if something turns back at `room` and at 0."""
+    return room - (room - positions % (2 * room)).abs()
 
 
 def _overlap(corners: Int64[Tensor, "n 2 time 2"], glyph: int) -> Int64[Tensor, " n"]:

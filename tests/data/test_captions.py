@@ -174,6 +174,16 @@ def test_scenes_are_pictures_with_captions_that_say_what_they_show(train: Captio
     assert [parse(text) for text in train.captions] == list(train.scenes)
 
 
+def test_corners_are_those_of_the_squares_that_hold_all_ink(train: CaptionedImages) -> None:
+    inside = torch.zeros(3000, 32, 32, dtype=torch.bool)
+    for number, (corners, scene) in enumerate(zip(train.corners.tolist(), train.scenes, strict=True)):
+        assert [corner != [-1, -1] for corner in corners] == [slot < len(scene.things) for slot in range(3)]
+        for top, left in corners[: len(scene.things)]:
+            assert not inside[number, top : top + 14, left : left + 14].any()
+            inside[number, top : top + 14, left : left + 14] = True
+    assert (train.images.amax(1)[~inside] == 0).all()
+
+
 def test_levels_are_the_bytes_over_255(train: CaptionedImages) -> None:
     levels = captioned_digits("train", 50).images
     assert levels.dtype == torch.float32
