@@ -71,8 +71,8 @@ class Card:
     on_demand: tuple[File, ...]
 
 
-def cards(pack: Path = PACK) -> list[Card]:
-    """The cards of all data sets of the pack in the folder `pack`, by name."""
+def cards(pack: Path) -> list[Card]:
+    """The cards of all data sets in the folder `pack`, by name."""
     return [_card(path) for path in sorted(pack.glob("*/card.json"))]
 
 
@@ -126,18 +126,19 @@ def path(name: str) -> Path:
 
 
 def _file(name: str) -> File:
-    for card in cards():
+    known = cards(PACK)
+    for card in known:
         for file in card.files + card.on_demand:
             if file.name == name:
                 return file
-    raise DataError(f"There is no data file {name!r}; the data sets are {', '.join(c.name for c in cards())}.")
+    raise DataError(f"There is no data file {name!r}; the data sets are {', '.join(c.name for c in known)}.")
 
 
 def _find(file: File) -> Path | None:
     own = _own_folder()
     candidates = [own / file.name] if own else []
     candidates += [_cache() / file.name] if file.urls else [PACK / file.name]
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+    return next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
 
 
 def _own_folder() -> Path | None:
@@ -229,4 +230,4 @@ def _try_mirror(url: str, partial: Path, file: File) -> str:
 
 
 def _megabytes(file: File) -> str:
-    return f"{file.size / 2**20:.1f} MB"
+    return f"{file.size / 1e6:.1f} MB"
