@@ -13,27 +13,22 @@ def active_units(means: Float[Tensor, "n d"], *, threshold: float = 0.01) -> int
     return int((means.var(0) > threshold).sum())
 
 
-def knn_accuracy(
-    train_codes: Float[Tensor, "n d"],
-    train_labels: Int[Tensor, " n"],
-    test_codes: Float[Tensor, "m d"],
-    test_labels: Int[Tensor, " m"],
-    *,
-    k: int = 5,
-) -> float:
-    """Share of test codes whose k nearest training codes (Euclidean) vote for the right label, from 0 to 1.
+def knn_classify(
+    known_codes: Float[Tensor, "n d"], known_labels: Int[Tensor, " n"], codes: Float[Tensor, "m d"], *, k: int = 5
+) -> Int[Tensor, " m"]:
+    """The class for which most of the k nearest known codes (Euclidean) vote; ties go to the smaller label.
 
-    It asks how far classes stay apart in a code that was learned without labels. Ties go to the smaller label.
+    Raises ValueError for a k below 1 or above the number of known codes.
     """
-    if not 1 <= k <= len(train_codes):
-        raise ValueError(f"k must lie between 1 and the {len(train_codes)} training codes, not {k}")
-    classes = int(train_labels.max()) + 1
-    right = 0
-    for codes, labels in zip(test_codes.split(500), test_labels.split(500), strict=True):
-        nearest = torch.cdist(codes, train_codes).topk(k, largest=False).indices
-        votes = torch.nn.functional.one_hot(train_labels[nearest], classes).sum(1)
-        right += int((votes.argmax(1) == labels).sum())
-    return right / len(test_codes)
+    if not 1 <= k <= len(known_codes):
+        raise ValueError(f"k must lie between 1 and the {len(known_codes)} known codes, not {k}")
+    classes = int(known_labels.max()) + 1
+    found = []
+    for some in codes.split(500):
+        nearest = torch.cdist(some, known_codes).topk(k, largest=False).indices
+        votes = torch.nn.functional.one_hot(known_labels[nearest], classes).sum(1)
+        found.append(votes.argmax(1))
+    return torch.cat(found)
 
 
 def frechet_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:

@@ -132,6 +132,7 @@ def trained(
 
     In the full profile it is trained first and saved; either way it is then loaded from the file, so that both
     profiles show the very same weights, rounded as they are shipped. `about` says in a sentence how it was trained.
+    Only seed 0 is shipped: a full run with another seed shows what it has trained and overwrites nothing.
 
     Raises CheckpointError as `checkpoints.load_weights` does.
     """
@@ -139,6 +140,8 @@ def trained(
         torch.manual_seed(run.seed)
         model = kind(**config).to(run.device)
         train(model)
+        if run.seed != 0:
+            return model.cpu().eval()
         checkpoints.save_weights(name, model, config=config, about=about)
     return checkpoints.load_weights(name, kind(**config), config=config)
 

@@ -18,7 +18,7 @@ def style() -> None:
     plt.rcParams.update(
         {
             "figure.figsize": (6.4, 3.6),
-            "figure.dpi": 110,
+            "figure.dpi": 144,
             "figure.constrained_layout.use": True,
             "font.size": 10,
             "axes.prop_cycle": plt.cycler(color=PALETTE),

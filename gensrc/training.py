@@ -4,6 +4,7 @@ The chapter on the variational autoencoder writes such a loop out once; every la
 """
 
 import json
+import math
 import os
 import random
 from collections.abc import Callable, Iterator
@@ -156,6 +157,16 @@ class History:
 
     step: list[int] = field(default_factory=list)
     loss: list[float] = field(default_factory=list)
+
+
+def cosine(steps: int) -> Callable[[int], float]:
+    """A schedule that falls from 1 to 0 along half a cosine (Loshchilov and Hutter, SGDR, ICLR 2017, without restart).
+
+    Raises ValueError for fewer than one step.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, not {steps}")
+    return lambda step: 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 Callback = Callable[[int, nn.Module], None]

@@ -23,6 +23,8 @@ from IPython import get_ipython
 from IPython.display import display
 from PIL import Image
 
+from gensrc import provenance
+
 MAX_FRAMES = 400
 MAX_BYTES = 1_500_000  # of the HTML in a stored notebook
 MIN_ALT = 20
@@ -162,22 +164,15 @@ def picture(render: Callable[..., Any], values: dict[str, Any]) -> np.ndarray:
         given = given.detach().float().cpu().numpy()
     array = np.asarray(given)
     call = "render(" + ", ".join(f"{key}={value!r}" for key, value in values.items()) + ")"
-    if (
-        array.dtype.kind not in "biuf"
-        or array.ndim not in (2, 3)
-        or (array.ndim == 3 and array.shape[2] != 3)
-    ):
+    if array.dtype.kind not in "biuf" or array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
         raise ValueError(
-            f"{call} returned shape {array.shape} of {array.dtype}; "
-            "a picture is (height, width) or (height, width, 3)."
+            f"{call} returned shape {array.shape} of {array.dtype}; a picture is (height, width) or (height, width, 3)."
         )
     if array.size == 0 or not np.isfinite(array).all():
         raise ValueError(f"{call} returned a picture that is empty or has values that are not finite.")
     low, high = float(array.min()), float(array.max())
     if low < 0 or high > 1:
-        raise ValueError(
-            f"{call} returned values from {low:g} to {high:g}; a picture's values lie in [0, 1]."
-        )
+        raise ValueError(f"{call} returned values from {low:g} to {high:g}; a picture's values lie in [0, 1].")
     return np.round(array.astype(np.float64) * 255).astype(np.uint8)
 
 
@@ -211,19 +206,16 @@ def with_palette(array: np.ndarray) -> Image.Image | None:
     if len(colours) > 256:
         return None
     image = Image.fromarray(places.reshape(array.shape[:2]).astype(np.uint8)).convert("P")
-    image.putpalette(
-        np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1).astype(np.uint8).tobytes()
-    )
+    image.putpalette(np.stack([colours >> 16, colours >> 8 & 255, colours & 255], axis=1).astype(np.uint8).tobytes())
     return image
 
 
 # --- The static page -------------------------------------------------------------------------------
 
 
-def figure(
-    frames: Sequence[np.ndarray], controls: Sequence[Control], name: str, caption: str, alt: str
-) -> str:
+def figure(frames: Sequence[np.ndarray], controls: Sequence[Control], name: str, caption: str, alt: str) -> str:
     """The HTML figure: a window on the sheet of all pictures, a slider a control, caption and script."""
+    provenance.record(SCRIPT)  # it stands in the stored output, so a change of it makes the chapter stale
     columns = sheet_columns(controls)
     rows = math.ceil(len(frames) / columns)
     height, width = frames[0].shape[:2]
@@ -309,9 +301,7 @@ def enlarged(frame: np.ndarray) -> np.ndarray:
 
 def check_texts(name: str, caption: str, alt: str) -> None:
     if not name or not name.replace("-", "").isalnum():
-        raise ValueError(
-            f"The explorer's name is {name!r}; use letters, digits and hyphens, such as latent-plane."
-        )
+        raise ValueError(f"The explorer's name is {name!r}; use letters, digits and hyphens, such as latent-plane.")
     if not caption.strip():
         raise ValueError(f"The explorer {name!r} has no caption; say what there is to see.")
     if len(alt.strip()) < MIN_ALT:

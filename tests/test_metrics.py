@@ -36,20 +36,21 @@ def test_frechet_distance_takes_constant_features():
     assert metrics.frechet_distance(a, b) == pytest.approx(2)
 
 
-def test_knn_accuracy_equals_a_plain_count():
+def test_knn_classify_equals_a_plain_count():
     torch.manual_seed(0)
-    train, labels = torch.randn(60, 2), torch.randint(0, 3, (60,))
-    test, wanted = torch.randn(1100, 2), torch.randint(0, 3, (1100,))
-    right = 0
-    for point, label in zip(test, wanted, strict=True):
-        nearest = labels[(train - point).norm(dim=1).argsort()[:5]].tolist()
-        right += max(sorted(set(nearest)), key=nearest.count) == label.item()
-    assert metrics.knn_accuracy(train, labels, test, wanted, k=5) == right / 1100
+    known, labels = torch.randn(60, 2), torch.randint(0, 3, (60,))
+    codes = torch.randn(1100, 2)
+    expected = []
+    for point in codes:
+        nearest = labels[(known - point).norm(dim=1).argsort()[:5]].tolist()
+        expected.append(max(sorted(set(nearest)), key=nearest.count))
+    assert metrics.knn_classify(known, labels, codes, k=5).tolist() == expected
 
 
-def test_knn_accuracy_refuses_a_bad_k():
-    with pytest.raises(ValueError, match="between 1 and the 4 training codes, not 5"):
-        metrics.knn_accuracy(torch.zeros(4, 2), torch.zeros(4).long(), torch.zeros(1, 2), torch.zeros(1).long())
+@pytest.mark.parametrize("k", [0, 5])
+def test_knn_classify_refuses_a_bad_k(k):
+    with pytest.raises(ValueError, match=f"between 1 and the 4 known codes, not {k}"):
+        metrics.knn_classify(torch.zeros(4, 2), torch.zeros(4).long(), torch.zeros(1, 2), k=k)
 
 
 def test_active_units_counts_variances_above_the_threshold():

@@ -138,11 +138,15 @@ def test_trained_loads_in_quick_and_trains_first_in_full(tmp_path, monkeypatch):
         with torch.no_grad():
             model.decoder[-1].bias.fill_(0.5)
 
-    def get(profile):
-        run = notebook.start("part/chapter", profile=profile)
+    def get(profile, seed=0):
+        run = notebook.start("part/chapter", profile=profile, seed=seed)
         return notebook.trained(run, "tiny", vae.VAE, config=config, about="a test", train=train)
 
-    made, loaded = get("full"), get("quick")
+    made = get("full")
+    shipped = (tmp_path / "gensrc-output" / "tiny.safetensors").read_bytes()
+    assert (get("full", seed=1).decoder[-1].bias == 0.5).all()
+    assert (tmp_path / "gensrc-output" / "tiny.safetensors").read_bytes() == shipped
+    loaded = get("quick")
     assert (made.decoder[-1].bias == 0.5).all()
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in made.state_dict().items())
 

@@ -54,6 +54,16 @@ def test_schedule_and_clip_bound_the_step():
     assert model.weight.item() == pytest.approx(0.5 + 0.25)
 
 
+def test_cosine_falls_from_one_to_zero():
+    factors = [training.cosine(100)(step) for step in range(101)]
+    assert factors[0] == 1
+    assert factors[50] == pytest.approx(0.5)
+    assert factors[100] == pytest.approx(0)
+    assert factors == sorted(factors, reverse=True)
+    with pytest.raises(ValueError, match="steps must be at least 1, not 0"):
+        training.cosine(0)
+
+
 def test_callbacks_see_every_log_and_the_last_step():
     seen = []
     model = Line()

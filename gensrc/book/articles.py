@@ -14,15 +14,12 @@ from typing import Any, TypeVar
 
 import yaml
 
-from gensrc.book import repository
+from gensrc.book import anchors, repository
 from gensrc.book.repository import BookError
 
 Record = TypeVar("Record")
 
 NAME = re.compile(r"\d-[a-z0-9-]+/\d\d-[a-z0-9-]+")
-# Sphinx keeps the names of link targets in small letters, so only such a name can be linked to as it stands.
-ANCHOR = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-TARGET_LINE = re.compile(r"^\(([^()\s]+)\)=[ \t]*$", re.MULTILINE)
 TITLE_LINE = re.compile(r"^# +(.+?)\s*$", re.MULTILINE)
 
 
@@ -88,7 +85,7 @@ class ArticleMap:
 
 @dataclass(frozen=True)
 class Written:
-    """What the notebook of a chapter offers to link to: its title and the names of its targets."""
+    """What the notebook of a chapter offers to link to: its title, and the anchors of its headings."""
 
     title: str
     anchors: frozenset[str]
@@ -150,7 +147,7 @@ def _heading_problems(heading: Heading, where: str, names: list[str], written: M
     if heading.chapter not in written:
         yield f"{where}: has the anchor {heading.anchor!r}, but chapter {heading.chapter} is not written yet."
     elif heading.anchor not in written[heading.chapter].anchors:
-        yield f"{where}: notebooks/{heading.chapter}.ipynb has no target {heading.anchor!r}."
+        yield f"{where}: notebooks/{heading.chapter}.ipynb has no heading with the anchor {heading.anchor!r}."
 
 
 def page(root: Path) -> str:
@@ -206,10 +203,10 @@ def _item(heading: Heading, chapters: Mapping[str, Chapter], written: Mapping[st
 
 
 def _link(chapter: Chapter, written: Mapping[str, Written], anchor: str = "") -> str:
-    """A link to the chapter, or to its target `anchor`; of a chapter that is only planned, its title."""
+    """A link to the chapter, or to its heading `anchor`; of a chapter that is only planned, its title."""
     if chapter.name not in written:
         return f'<span class="gensrc-planned">planned: {chapter.number} {_escape(chapter.title)}</span>'
-    target = f"#{anchor}" if anchor else f"/notebooks/{chapter.name}.ipynb"
+    target = f"/notebooks/{chapter.name}.ipynb{'#' if anchor else ''}{anchor}"
     return f"[{chapter.number} {written[chapter.name].title}]({target})"
 
 
@@ -223,14 +220,13 @@ def _escape(text: str) -> str:
 
 
 def _written(path: Path) -> Written:
-    """Title and targets of the notebook at `path`: lines `(target)=` in its text, and names of figures."""
+    """Title and anchors of the notebook at `path`."""
     cells = repository.read_raw(path)["cells"]
     text = "\n\n".join(repository.source(cell) for cell in cells if cell["cell_type"] == "markdown")
     title = TITLE_LINE.search(text)
     if title is None:
         raise BookError(f"{path.parent.name}/{path.name} has no title: begin its first text cell with `# Title`.")
-    figures = {cell.get("metadata", {}).get("mystnb", {}).get("figure", {}).get("name", "") for cell in cells}
-    return Written(title[1], frozenset(TARGET_LINE.findall(text)) | figures - {""})
+    return Written(title[1], frozenset(anchors.anchors(path)))
 
 
 def _article(raw: Any, where: str) -> Article:
@@ -257,11 +253,8 @@ def _check_heading(heading: Heading, level: int, line: int, where: str) -> None:
         raise BookError(f"{where}: field 'line' has to be above {line}, the line of the heading before.")
     if bool(heading.chapter) == bool(heading.page):
         raise BookError(f"{where}: give either the field 'chapter' or the field 'page'.")
-    if heading.anchor and not (heading.chapter and ANCHOR.fullmatch(heading.anchor)):
-        raise BookError(
-            f"{where}: field 'anchor' is {heading.anchor!r}, but needs a chapter and consists of small "
-            "letters, digits and hyphens."
-        )
+    if heading.anchor and not heading.chapter:
+        raise BookError(f"{where}: the field 'anchor' needs the field 'chapter'.")
 
 
 def _record(cls: type[Record], raw: Any, where: str) -> Record:

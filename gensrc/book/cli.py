@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from gensrc.book import repository
+from gensrc.book import publish, repository
 from gensrc.book.repository import BookError
 
 Command = Callable[[argparse.Namespace], int]
@@ -44,6 +44,19 @@ def parser() -> argparse.ArgumentParser:
 
     one = _add(commands, "clean", clean, "take out what makes diffs noisy")
     _add_chapters(one, "default: all")
+
+    one = _add(commands, "check", check, "say what a chapter does not keep of what all chapters keep")
+    _add_chapters(one, "default: all")
+
+    one = _add(commands, "compare", compare, "compare a full run with a recorded one, within tolerance")
+    one.add_argument("result", type=Path, help="the record to judge, or a folder of records")
+    one.add_argument("reference", type=Path, help="the record or folder to judge by")
+
+    _add(commands, "site", site, "build the site, strictly, in _build/html")
+    one = _add(commands, "serve", serve, "serve the built site on this machine")
+    one.add_argument("--port", type=int, default=8000, help="default: %(default)s")
+
+    publish.add_commands(commands)
     return top
 
 
@@ -95,6 +108,38 @@ def clean(options: argparse.Namespace) -> int:
         if text != path.read_text(encoding="utf8"):
             repository.write_atomically(path, text)
             print(f"cleaned {chapter}")
+    return 0
+
+
+def check(options: argparse.Namespace) -> int:
+    from gensrc.book import contract
+
+    root = repository.find_root()
+    chapters = repository.choose(root, options.chapter)
+    problems = [f"{chapter}: {problem}" for chapter in chapters for problem in contract.check(root, chapter)]
+    print("\n".join(problems) or "All chapters checked keep the contract.")
+    return 1 if problems else 0
+
+
+def compare(options: argparse.Namespace) -> int:
+    from gensrc.book import results
+
+    problems = results.compare_files(options.result, options.reference)
+    print("\n".join(problems) or "All figures agree within their tolerances.")
+    return 1 if problems else 0
+
+
+def site(options: argparse.Namespace) -> int:
+    from gensrc.book import site
+
+    print(f"The site is at {site.build() / 'index.html'}")
+    return 0
+
+
+def serve(options: argparse.Namespace) -> int:
+    from gensrc.book import site
+
+    site.serve(port=options.port)
     return 0
 
 

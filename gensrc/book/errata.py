@@ -4,7 +4,6 @@
 bibliography, and `page` makes the MyST text of the errata page. The caller says where the files are.
 """
 
-import json
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from gensrc.book import articles
 
 # What the articles hold, counted when they were checked line by line. A lost entry must not go unnoticed.
 COUNTS = {"A0": 33, "A1": 38, "A2": 28, "A3": 26, "A4": 25}
@@ -147,41 +148,6 @@ def _shown_problems(erratum: Erratum, anchors: Mapping[str, Collection[str]]) ->
     return []
 
 
-def anchors(notebook: Path) -> set[str]:
-    """What a link can point at in a notebook: the slugs of its headings down to the third level, as MyST makes them.
-
-    A heading needs no label of its own, which a reader of the notebook would see as stray text. ValueError if the file
-    is no notebook.
-    """
-    try:
-        cells = json.loads(notebook.read_text(encoding="utf8"))["cells"]
-        texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{notebook} cannot be read as a notebook: {error!r}. Restore it or execute it again."
-        ) from error
-    return {slug(title) for text in texts for title in _headings(text)}
-
-
-def slug(title: str) -> str:
-    """The anchor of a heading, in GitHub's manner, which is MyST's and Jupyter's too."""
-    return re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-")
-
-
-def _headings(text: str) -> Iterable[str]:
-    fence = ""
-    for line in text.splitlines():
-        mark = re.match(r" {0,3}(`{3,}|~{3,})(.*)", line)
-        if fence:
-            # A fence closes with at least as many of the same character, and nothing after them.
-            if mark and mark[1].startswith(fence) and not mark[2].strip():
-                fence = ""
-        elif mark:
-            fence = mark[1]
-        elif heading := re.fullmatch(r" {0,3}#{1,3} +(.+?) *#* *", line):
-            yield heading[1]
-
-
 def bibliography_keys(path: Path) -> set[str]:
     """The keys of a BibTeX file. ValueError if it cannot be parsed."""
     from pybtex.database import PybtexError, parse_file  # heavy, and only the checks need it
@@ -192,7 +158,15 @@ def bibliography_keys(path: Path) -> set[str]:
         raise ValueError(f"{path} is not valid BibTeX: {error}") from error
 
 
-def page(errata: Sequence[Erratum], titles: Mapping[str, str], chapters: Mapping[str, str]) -> str:
+def page(root: Path) -> str:
+    """The errata page of the repository at `root`, as MyST text."""
+    book = articles.load(root / "book" / "articles.yml")
+    titles = {article.id: article.english for article in book.articles}
+    chapters = {name: written.title for name, written in articles.written_chapters(root).items()}
+    return render(load(root / "book" / "errata.yml"), titles, chapters)
+
+
+def render(errata: Sequence[Erratum], titles: Mapping[str, str], chapters: Mapping[str, str]) -> str:
     """The errata page as MyST text.
 
     `titles` maps an article ("A0") to its English title, `chapters` a chapter's name to its title.

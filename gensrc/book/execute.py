@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import gensrc
 from gensrc import provenance
-from gensrc.book import clean, repository, results, stamp, worker
+from gensrc.book import box, clean, repository, results, stamp, worker
 from gensrc.book.repository import BookError
 
 if TYPE_CHECKING:
@@ -101,8 +102,11 @@ def execute(plan: Plan, chapters: list[str]) -> bool:
     pool = concurrent.futures.ThreadPoolExecutor(plan.jobs)
     try:
         return all(list(pool.map(Run.complete, runs)))
+    except KeyboardInterrupt:
+        progress.over = True  # that the stopped runs fail is no news
+        raise
     finally:
-        # Reached early by Ctrl-C: what runs is stopped, what waits never starts.
+        # Reached early by Ctrl-C: what waits never starts, what runs is stopped.
         pool.shutdown(wait=False, cancel_futures=True)
         for run in runs:
             run.stop()
@@ -170,6 +174,7 @@ class Run:
             text=True,
             encoding="utf8",
             errors="replace",
+            start_new_session=True,  # Ctrl-C is for this process, which then stops the others
         )
         # The worker keeps the limit itself; this is for one that hangs in spite of it.
         guard = threading.Timer(self.plan.timeout + GRACE, self.stop)
@@ -269,6 +274,8 @@ class Run:
         same = old.get("hash") == nb.metadata["gensrc"]["hash"] and before.cells == nb.cells
         if same:
             nb.metadata["gensrc"] = old
+        record = repository.results_folder(self.plan.root) / f"{self.chapter}.json"
+        box.fill(nb, nb.metadata["gensrc"], results.load(record) if record.exists() else None)
         text = clean.dumps(nb)
         if text != self.text:
             repository.write_atomically(self.path, text)
@@ -334,6 +341,7 @@ class Progress:
         self.out = out
         self.live = out.isatty()
         self.running: dict[str, str] = {}
+        self.over = False
         self.lock = threading.Lock()
 
     def say(self, line: str) -> None:
@@ -357,9 +365,10 @@ class Progress:
 
     def _print(self, line: str) -> None:
         clear = "\r\x1b[K" if self.live else ""
-        print(f"{clear}{line}", file=self.out, flush=True)
+        if not self.over:
+            print(f"{clear}{line}", file=self.out, flush=True)
 
     def _draw(self) -> None:
-        if self.live:
-            line = " · ".join(self.running.values())[: os.get_terminal_size(self.out.fileno()).columns - 1]
+        if self.live and not self.over:
+            line = " · ".join(self.running.values())[: shutil.get_terminal_size().columns - 1]
             print(f"\r\x1b[K{line}", end="", file=self.out, flush=True)

@@ -31,7 +31,7 @@ in their first cell. Change them on the main branch, of which {tag} is the relea
 
 
 def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    """Add `address` and `publish` to the command line."""
+    """Add `address`, `publish`, `cell` and `colab` to the command line."""
     text = "print the address of the repository that the sources name"
     one = commands.add_parser("address", help=text, description=f"{text.capitalize()}.")
     one.set_defaults(run=run_address)
@@ -43,6 +43,8 @@ def add_commands(commands: "argparse._SubParsersAction[argparse.ArgumentParser]"
     one.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="a new or empty folder")
     one.add_argument("--push", metavar="REMOTE", help="push the folder as the branch that Colab opens, and the tag")
     one.set_defaults(run=run_publish)
+
+    colab.add_commands(commands)
 
 
 def run_address(options: argparse.Namespace) -> int:
@@ -121,7 +123,7 @@ def _name(address: str) -> str:
 def _check_first_cell(path: Path, nb: dict[str, Any], expected: str) -> None:
     cells = repository.code_cells(nb)
     if not cells or repository.source(cells[0]) != expected:
-        raise BookError(f"{path.name}: the first code cell is not what `gensrc.book.colab.cell` gives.")
+        raise BookError(f"{path.name}: its first code cell is not the one that `gensrc-book cell` prints.")
 
 
 def push(root: Path, folder: Path, remote: str, tag: str) -> None:

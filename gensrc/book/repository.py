@@ -48,7 +48,7 @@ def chapters(root: Path) -> list[str]:
 def choose(root: Path, names: list[str]) -> list[str]:
     """The chapters that `names` mean: full names, paths of notebooks, or last parts that only one has."""
     known = chapters(root)
-    return [_chosen(name, known) for name in names] if names else known
+    return list(dict.fromkeys(_chosen(name, known) for name in names)) if names else known
 
 
 def _chosen(name: str, known: list[str]) -> str:

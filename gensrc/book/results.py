@@ -1,10 +1,17 @@
 """The figures of recorded full runs: written, compared, and laid out as the book's results page."""
 
 import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gensrc
+from gensrc.book import repository
+from gensrc.book.repository import BookError
 from gensrc.book.tolerance import Report
+
+Result = dict[str, Any]
 
 
 def printed_lines(nb: dict[str, Any]) -> list[str]:
@@ -23,7 +30,7 @@ def reports(nb: dict[str, Any]) -> list[Report]:
     return [report for line in printed_lines(nb) if (report := Report.parse(line))]
 
 
-def record(nb: dict[str, Any], facts: dict[str, Any], commit: str) -> str:
+def record(nb: dict[str, Any], facts: Result, commit: str) -> str:
     """The JSON kept for a full run: what the executed, stamped notebook reported, and how that came about."""
     stamp = nb["metadata"]["gensrc"]
     kept = {key: stamp[key] for key in stamp if key not in ("parts", "verified")}
@@ -38,7 +45,115 @@ def record(nb: dict[str, Any], facts: dict[str, Any], commit: str) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
-def _entry(report: Report) -> dict[str, Any]:
+def _entry(report: Report) -> Result:
     bound = {"rel" if report.relative else "abs": float(report.tolerance)}
     value = {"value": float(report.value), "printed": report.printed}
-    return {"label": report.label, "unit": report.unit} | value | bound
+    return {"label": report.label, "unit": report.unit, "bound": report.bound} | value | bound
+
+
+def _report(entry: Result) -> Report:
+    return Report(entry["label"], entry["printed"], entry["unit"], entry["bound"])
+
+
+def load(path: Path) -> Result:
+    """One record. Raises BookError if the file is none."""
+    try:
+        result = json.loads(path.read_text(encoding="utf8"))
+        for entry in result["reports"]:
+            _report(entry)
+        return result | {"chapter": str(result["chapter"])}
+    except OSError as error:
+        raise BookError(f"cannot read {path} ({error.strerror}).") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BookError(f"{path} is no record of a full run ({error!r}).") from error
+
+
+def load_all(folder: Path) -> list[Result]:
+    """All records below a folder, in the order of the book."""
+    return [load(path) for path in sorted(folder.rglob("*.json"))]
+
+
+def compare(result: Result, reference: Result) -> list[str]:
+    """Where `result` disagrees with `reference`, in words; the tolerances are those of the reference."""
+    new, old = _by_label(result), _by_label(reference)
+    problems = [f"not reported: {label}" for label in old if label not in new]
+    problems += [f"not in the reference: {label}" for label in new if label not in old]
+    for label in (label for label in old if label in new):
+        if len(old[label]) != len(new[label]):
+            problems.append(f"{label}: reported {len(new[label])} times, in the reference {len(old[label])} times")
+        problems += [problem for pair in zip(old[label], new[label], strict=False) for problem in _apart(*pair)]
+    return problems
+
+
+def _by_label(result: Result) -> dict[str, list[Report]]:
+    """The reports in order, those of one label together: a chapter may report the same thing again and again."""
+    found = defaultdict(list)
+    for entry in result["reports"]:
+        found[entry["label"]].append(_report(entry))
+    return found
+
+
+def _apart(old: Report, new: Report) -> Iterator[str]:
+    if (old.unit, old.bound) != (new.unit, new.bound):
+        yield f'"{old.label}": reference {old} (±{old.bound}), reported {new} (±{new.bound})'
+    elif not old.accepts(new):
+        yield old.quarrel(new)
+
+
+def compare_files(result: Path, reference: Path) -> list[str]:
+    """The same for two files, or for all records of one folder and their namesakes in another."""
+    if not result.is_dir():
+        return [f"{result}: {problem}" for problem in compare(load(result), load(reference))]
+    names = [path.relative_to(result) for path in sorted(result.rglob("*.json"))]
+    if not names:
+        raise BookError(f"there are no records in {result}: execute with --profile full first.")
+    problems = []
+    for name in names:
+        if (reference / name).exists():
+            problems += compare_files(result / name, reference / name)
+        else:
+            problems.append(f"{result / name}: there is no {reference / name} to compare with")
+    return problems
+
+
+HEADER = """\
+# Results of the recorded full runs
+
+Each table lists what a chapter reported when it was last run in the full profile, with the tolerance within which
+another machine must find the number again. They are compared on a GPU runner by `gensrc-book compare`.
+"""
+
+
+def page(root: Path) -> str:
+    """The results page of the repository at `root`, as MyST text."""
+    return render(load_all(repository.results_folder(root)))
+
+
+def render(results: list[Result]) -> str:
+    """The results page as MyST text: a section a chapter."""
+    return "\n".join([HEADER, *(_section(result) for result in results)]) if results else f"{HEADER}\nNone yet.\n"
+
+
+def _section(result: Result) -> str:
+    rows = [f"| {_cell(entry['label'])} | {_number(entry)} | ±{entry['bound']} |" for entry in result["reports"]]
+    table = ["| quantity | value | tolerance |", "|:--|--:|--:|", *rows] if rows else ["It reported no number."]
+    return "\n".join([f"## {{doc}}`/notebooks/{result['chapter']}`", "", _circumstances(result), "", *table, ""])
+
+
+def _circumstances(result: Result) -> str:
+    """A sentence on where, when and at what cost."""
+    versions = [f"{name} {result[name]}" for name in ("gensrc", "torch", "python") if result[name]]
+    made = f"Run on {result['date']}" + (f" from commit `{result['commit']}`" if result["commit"] else "")
+    gpu = f" and {result['gpu_peak_mb']} MB on the GPU" if result["gpu_peak_mb"] else ""
+    return (
+        f"{made} with {', '.join(versions)} on {result['hardware']}: {result['seconds'] / 60:.1f} minutes, "
+        f"{result['peak_mb']} MB of memory{gpu}, {result['claims']} claims held."
+    )
+
+
+def _cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|")
+
+
+def _number(entry: Result) -> str:
+    return _cell(f"{entry['printed']} {entry['unit']}".rstrip())

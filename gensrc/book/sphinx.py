@@ -6,7 +6,6 @@ index.html, and names the published address wherever a page has to.
 """
 
 import hashlib
-import html
 import importlib
 import json
 import os
@@ -34,10 +33,8 @@ from sphinx.util.docutils import SphinxDirective
 LOGGER = logging.getLogger(__name__)
 CHAPTER = re.compile(r"notebooks/(?P<name>(?P<part>\d)-[a-z0-9-]+/(?P<number>\d\d)-[a-z0-9-]+)$")
 HEADING = re.compile(r"^# (?P<title>.+)$", re.MULTILINE)
-THEBE = re.compile(
-    r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>', re.DOTALL
-)
 GENERATED = ("articles", "errata", "datasets", "results")
+THEBE = re.compile(r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>', re.DOTALL)
 
 
 # --- The published address -------------------------------------------------------------------------
@@ -55,29 +52,31 @@ def publish_address(app: Sphinx, config: Config) -> None:
             raise ExtensionError(f"GENSRC_REPOSITORY is {repository!r}; it has to be owner/name.")
         options["repository_url"] = f"https://github.com/{repository}"
     owner, name = options["repository_url"].split("/")[-2:]
-    site = os.environ.get("GENSRC_SITE_URL") or f"https://{owner.lower()}.github.io/{name}/"
+    host = f"{owner.lower()}.github.io"
+    site = os.environ.get("GENSRC_SITE_URL") or (f"https://{host}/" + ("" if name.lower() == host else f"{name}/"))
     config.html_baseurl = config.ogp_site_url = site.rstrip("/") + "/"
     config.ogp_image = "_static/card.png"
+    config.ogp_image_alt = f"{config.html_title}, beside a page of handwritten digits that a model drew."
+    config.ogp_custom_meta_tags = ['<meta name="twitter:card" content="summary_large_image" />']
 
 
 # --- Generated pages -------------------------------------------------------------------------------
 
 
 def write_generated_pages(app: Sphinx, config: Config) -> None:
-    """Write book/generated/*.md, and touch a page only when its text has changed, so that Sphinx rereads no more."""
-    folder = Path(app.srcdir) / "book" / "generated"
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write book/generated/*.md; a page whose text is as before stays untouched, and Sphinx does not reread it."""
+    root = Path(app.srcdir)
     for name in GENERATED:
-        text = generated_page(name, Path(app.srcdir))
-        path = folder / f"{name}.md"
+        path = root / "book" / "generated" / f"{name}.md"
+        text = generated_page(name, root)
         if not path.exists() or path.read_text(encoding="utf8") != text:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf8")
 
 
 def generated_page(name: str, root: Path) -> str:
-    """The MyST text of one generated page, by the page function of the module that knows its data."""
-    module = importlib.import_module(f"gensrc.book.{name}")
-    return module.page(root)
+    """The MyST text of a generated page, by the module that knows its data."""
+    return importlib.import_module(f"gensrc.book.{name}").page(root)
 
 
 # --- Chapters --------------------------------------------------------------------------------------
@@ -93,9 +92,7 @@ def open_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
     cell = next((c for c in notebook["cells"] if c["cell_type"] == "markdown"), None)
     text = "".join(cell["source"]) if cell else ""
     if not cell or not HEADING.search(text):
-        LOGGER.warning(
-            "the first text cell has to start with the chapter's title, `# Title`", location=docname
-        )
+        LOGGER.warning("the first text cell has to start with the chapter's title, `# Title`", location=docname)
         return
     line = verified(notebook["metadata"].get("gensrc", {}))
     cell["source"] = HEADING.sub(rf"# {number} \g<title>\n\n{{.gensrc-verified}}\n{line}\n", text, count=1)
@@ -142,26 +139,27 @@ def stored_explorer(path: Path, name: str) -> str | None:
 
 
 class Parts(SphinxDirective):
-    """`{parts}` with a YAML list of {part, about} shows each part with the chapters that exist."""
+    """`{parts}`, with a paragraph a part, shows the parts of _toc.yml and the chapters that exist."""
 
     has_content = True
 
     def run(self) -> list[nodes.Node]:
-        rows = yaml.safe_load("\n".join(self.content))
-        folder = Path(self.env.srcdir) / "notebooks"
-        result: list[nodes.Node] = []
-        for number, row in enumerate(rows, start=1):
-            part = nodes.container(classes=["gensrc-part"])
-            part += nodes.rubric(text=f"{number} {row['part']}")
-            part += nodes.paragraph(text=row["about"])
-            chapters = sorted(folder.glob(f"{number}-*/[0-9][0-9]-*.ipynb"))
-            part += (
-                self.links(chapters)
-                if chapters
-                else nodes.paragraph(text="In preparation.", classes=["gensrc-soon"])
-            )
-            result.append(part)
-        return result
+        root = Path(self.env.srcdir)
+        self.env.note_dependency(str(root / "_toc.yml"))
+        toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf8"))
+        parts = [part for part in toc["parts"] if "glob" in part["chapters"][0]]
+        paragraphs = re.split(r"\n\s*\n", "\n".join(self.content))
+        if len(paragraphs) != len(parts):
+            raise self.error(f"{len(paragraphs)} paragraphs for {len(parts)} parts of _toc.yml")
+        return [self.part(part, about) for part, about in zip(parts, paragraphs, strict=True)]
+
+    def part(self, part: dict[str, Any], about: str) -> nodes.container:
+        chapters = sorted(Path(self.env.srcdir).glob(part["chapters"][0]["glob"] + ".ipynb"))
+        shown = nodes.container(classes=["gensrc-part"])
+        shown += nodes.rubric(text=part["caption"])
+        shown += nodes.paragraph(text=about)
+        shown += self.links(chapters) if chapters else nodes.paragraph(text="In preparation.", classes=["gensrc-soon"])
+        return shown
 
     def links(self, chapters: list[Path]) -> nodes.bullet_list:
         listing = nodes.bullet_list()
@@ -190,9 +188,7 @@ class NumberFigures(SphinxTransform):
         match = CHAPTER.match(self.env.docname)
         if not match or self.app.builder.format != "html":
             return
-        captions = [
-            c for f in self.document.findall(nodes.figure) for c in f.children if isinstance(c, nodes.caption)
-        ]
+        captions = [c for f in self.document.findall(nodes.figure) for c in f.children if isinstance(c, nodes.caption)]
         for count, caption in enumerate(captions, start=1):
             number = f"Figure {match['part']}.{int(match['number'])}.{count}"
             caption.insert(0, nodes.inline("", number + " ", classes=["caption-number"]))
@@ -221,24 +217,65 @@ class OutputLexer(RegexLexer):
     }
 
 
+def rewrite_all(app: Sphinx, env: BuildEnvironment) -> list[str]:
+    """Write every page again when what all of them show has changed: the titles in the sidebar, or our assets.
+
+    Sphinx by itself rewrites the changed page alone, and copies no style sheet when no page has changed.
+    """
+    book = Path(app.srcdir) / "book"
+    assets = [path for path in [*sorted((book / "assets").rglob("*")), book / "404.md"] if path.is_file()]
+    files = {path.relative_to(book).as_posix(): path.read_bytes() for path in assets}
+    titles = {name: title.astext() for name, title in env.titles.items()}
+    frame = hashlib.sha256(repr(sorted(titles.items()) + sorted(files.items())).encode()).hexdigest()
+    known = getattr(env, "gensrc_frame", frame)
+    env.gensrc_frame = frame  # type: ignore[attr-defined]  # Sphinx keeps it with the environment
+    return [] if known == frame else sorted(env.found_docs)
+
+
 # --- Pages without a source file -------------------------------------------------------------------
 
 
 def collect_pages(app: Sphinx) -> Iterator[tuple[str, dict[str, Any], str]]:
     """The page that a web server shows for an address that does not exist."""
     text = (Path(app.srcdir) / "book" / "404.md").read_text(encoding="utf8")
-    title = HEADING.search(text)
-    yield "404", {"title": title["title"] if title else "", "body": MarkdownIt().render(text)}, "page.html"
+    title = text.partition("\n")[0].removeprefix("# ")
+    yield "404", {"title": title, "pagetitle": title, "body": MarkdownIt().render(text)}, "page.html"
 
 
 def finish(app: Sphinx, exception: Exception | None) -> None:
-    """Make 404.html work from any depth, and index.html lead to the first page."""
+    """Make 404.html work from any address and index.html lead to the first page; remove pages of lost sources."""
     if exception or app.builder.format != "html":
         return
-    root = urlparse(app.config.html_baseurl).path
-    page = Path(app.outdir) / "404.html"
-    text = page.read_text(encoding="utf8")
-    page.write_text(absolute_links(text, root), encoding="utf8")
+    folder = Path(app.outdir)
+    made = {app.builder.get_target_uri(name) for name in [*app.env.found_docs, "404", "search", "index"]}
+    for path in folder.rglob("*.html"):
+        if path.relative_to(folder).as_posix() not in made and "_static" not in path.parts:
+            path.unlink()
+    page = folder / "404.html"
+    published = "/OWNER/" not in app.config.html_theme_options["repository_url"]
+    root = urlparse(app.config.html_baseurl).path if published else "/"
+    page.write_text(absolute_links(page.read_text(encoding="utf8"), root), encoding="utf8")
+    first = app.builder.get_target_uri(app.config.root_doc)
+    text = first_page((folder / first).read_text(encoding="utf8"), first, app.config.html_title)
+    (folder / "index.html").write_text(text, encoding="utf8")
+
+
+def first_page(target: str, address: str, title: str) -> str:
+    """The page at the site's root: leads on at once, and shows its target's data to whoever shares the address."""
+    shared = "\n".join(re.findall(r'<meta (?:property="og:|name="(?:description|twitter:card)")[^>]*>', target))
+    return f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+{shared}
+<link rel="canonical" href="{address}">
+<meta http-equiv="refresh" content="0; url={address}">
+</head>
+<body><main><h1><a href="{address}">{title}</a></h1></main></body>
+</html>
+"""
 
 
 def absolute_links(text: str, root: str) -> str:
@@ -261,24 +298,27 @@ def without_icon_script(head: str) -> str:
     return re.sub(r"<script[^>]*fontawesome\.js[^>]*></script>", "", head)
 
 
+def describe_page(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Keep the line of the last verification out of the page's description, which is what it begins with."""
+    for line in list(doctree.findall(nodes.paragraph)) if doctree else []:
+        if "gensrc-verified" in line["classes"]:
+            line.parent.remove(line)
+
+
 def mend_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Take out what no page needs, and what keeps a page from being read aloud rightly."""
-    files = context["script_files"]
-    context["script_files"] = [
-        file
-        for file in files
-        if "thebe" not in str(getattr(file, "filename", "")).lower()
-        and "THEBE" not in (file.attributes.get("body") or "")
-    ]
-    context["css_files"] = [file for file in context["css_files"] if "thebe" not in str(file)]
-    body = context.get("body", "")
-    if 'class="math' not in body:
-        context["script_files"] = [
-            f for f in context["script_files"] if "mathjax" not in str(getattr(f, "filename", ""))
-        ]
-    context["body"] = re.sub(THEBE, "", body).replace(
-        '<summary aria-label="Toggle hidden content">', "<summary>"
-    )
+    """Take out what the page does not need, and a label that hides what it labels from a screen reader."""
+    body = THEBE.sub("", context.get("body", ""))
+    context["body"] = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    needless = ("thebe",) if 'class="math' in body else ("thebe", "mathjax")
+    for kind in ("script_files", "css_files"):
+        context[kind] = [file for file in context[kind] if not any(word in described(file) for word in needless)]
+
+
+def described(asset: Any) -> str:
+    """The file name of a script or style sheet, and its text where it stands in the page itself."""
+    return f"{getattr(asset, 'filename', asset)} {getattr(asset, 'attributes', {}).get('body', '')}".lower()
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -286,8 +326,10 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", write_generated_pages)
     app.connect("config-inited", use_templates, priority=900)
     app.connect("builder-inited", add_filter)
+    app.connect("html-page-context", describe_page, priority=400)
     app.connect("html-page-context", mend_page, priority=900)
     app.connect("source-read", open_chapter)
+    app.connect("env-updated", rewrite_all)
     app.connect("html-collect-pages", collect_pages)
     app.connect("build-finished", finish, priority=900)
     app.add_transform(NumberFigures)

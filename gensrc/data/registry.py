@@ -140,6 +140,7 @@ def _find(file: File) -> Path | None:
     own = _own_folder()
     candidates = [own / file.name] if own else []
     candidates += [_cache() / file.name] if file.urls else [PACK / file.name]
+    # Unlike Path.is_file this takes a folder that may not be entered as one that has no such file.
     return next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
 
 
@@ -148,7 +149,7 @@ def _own_folder() -> Path | None:
     if not value:
         return None
     folder = Path(value).expanduser()
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise DataError(f"GENSRC_DATA names {folder}, which is no folder: create it, or unset the variable.")
     return folder
 

@@ -145,7 +145,10 @@ Z10 = r"articles\.yml: article A0, heading '题10' \(line 10\)"
         (second_line(10), r"heading '题20' \(line 10\): field 'line' has to be above 10"),
         (first_heading(page="book/glossary"), rf"{Z10}: give either the field 'chapter' or the field 'page'"),
         (first_heading(chapter=None), rf"{Z10}: give either the field 'chapter' or the field 'page'"),
-        (first_heading(anchor="A0-E6"), rf"{Z10}: field 'anchor' is 'A0-E6', but"),
+        (
+            first_heading(chapter=None, page="book/glossary", anchor="sums"),
+            rf"{Z10}: the field 'anchor' needs the field 'chapter'",
+        ),
         (lambda c: c.pop("chapters"), r"articles\.yml must hold exactly the two lists"),
         (lambda c: c.update(chapters={}), r"articles\.yml: `chapters` must be a list, not {}"),
         (lambda c: c["chapters"].append("x"), r"articles\.yml: chapter number 3 must consist of fields"),
@@ -196,7 +199,7 @@ def test_an_anchor_that_the_chapter_lacks_is_a_problem(tmp_path):
     content = small()
     first_heading(anchor="sums")(content)
     (found,) = articles.problems(loaded(tmp_path, content), written("means"))
-    assert found.endswith(f"(line 10): notebooks/{VAE}.ipynb has no target 'sums'.")
+    assert found.endswith(f"(line 10): notebooks/{VAE}.ipynb has no heading with the anchor 'sums'.")
 
 
 def test_an_anchor_into_a_chapter_that_is_not_written_is_a_problem(tmp_path):
@@ -229,20 +232,19 @@ def notebook(root: Path, *cells: dict) -> Path:
     return path
 
 
-def cell(kind: str, source: str, **metadata) -> dict:
-    return {"cell_type": kind, "source": source.splitlines(keepends=True), "metadata": metadata}
+def cell(kind: str, source: str) -> dict:
+    return {"cell_type": kind, "source": source.splitlines(keepends=True), "metadata": {}}
 
 
-def test_title_and_targets_of_a_notebook(tmp_path):
+def test_title_and_anchors_of_a_notebook(tmp_path):
     notebook(
         tmp_path,
-        cell("markdown", "# The variational autoencoder\n\nText about (this)= and that."),
-        cell("code", "(not_a_target)=\n# not a title"),
-        cell("markdown", "(sums)=\n## Sums\n\n(means)=\nA paragraph."),
-        cell("code", "figure()", mystnb={"figure": {"caption": "A plane.", "name": "fig-plane"}}),
+        cell("code", "# not a title"),
+        cell("markdown", "# The variational autoencoder\n\nText."),
+        cell("markdown", "## Sums, not means\n\nText."),
     )
-    expected = Written("The variational autoencoder", frozenset({"sums", "means", "fig-plane"}))
-    assert articles.written_chapters(tmp_path) == {VAE: expected}
+    expected = frozenset({"the-variational-autoencoder", "sums-not-means"})
+    assert articles.written_chapters(tmp_path) == {VAE: Written("The variational autoencoder", expected)}
 
 
 def test_a_notebook_without_a_title_is_named(tmp_path):
@@ -272,7 +274,7 @@ def test_an_anchor_is_linked_to(tmp_path):
     content = small()
     first_heading(anchor="sums")(content)
     text = articles.render(loaded(tmp_path, content), written("sums"))
-    assert "→ [2.3 The variational autoencoder](#sums)\n" in text
+    assert f"→ [2.3 The variational autoencoder](/notebooks/{VAE}.ipynb#sums)\n" in text
 
 
 def test_headings_are_nested_as_in_the_article(tmp_path):

@@ -20,6 +20,7 @@ def two(book: Any) -> Any:
 @pytest.mark.parametrize("name", [B, "02-b", f"notebooks/{B}.ipynb", f"./notebooks/{B}.ipynb"])
 def test_a_chapter_has_several_names(two: Any, name: str) -> None:
     assert repository.choose(two.root, [name]) == [B]
+    assert repository.choose(two.root, [name, A, B]) == [B, A]
 
 
 def test_an_unknown_chapter_is_refused_with_the_list_of_those_there_are(two: Any) -> None:

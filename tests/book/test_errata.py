@@ -1,6 +1,5 @@
 """The errata: the file itself, the checks on it, and the page made from it."""
 
-import json
 import re
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import pytest
 import yaml
 
 from gensrc.book import errata as book
+from gensrc.book.anchors import anchors
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "book" / "errata.yml"
@@ -27,7 +27,7 @@ def chapter_anchors() -> dict[str, set[str]]:
     """The anchors of every chapter that the repository holds."""
     notebooks = ROOT / "notebooks"
     return {
-        path.relative_to(notebooks).with_suffix("").as_posix(): book.anchors(path)
+        path.relative_to(notebooks).with_suffix("").as_posix(): anchors(path)
         for path in notebooks.rglob("*.ipynb")
         if ".ipynb_checkpoints" not in path.parts
     }
@@ -183,38 +183,11 @@ def test_an_unknown_source_is_a_problem(errata, keys):
     assert "A0-E4: references.bib has no Goodfellow14." in book.problems(errata, {}, keys - {"Goodfellow14"})
 
 
-# --- anchors of a notebook -------------------------------------------------------------------------------
-
-
-def test_anchors_are_the_slugs_of_headings_outside_code(tmp_path):
-    code = "````md\n## fenced\n```\n# still fenced\n````"
-    markdown = (
-        f"# The title\n\nan # inline one\n\n{code}\n\n  ### A0-E6: a loss, `sum` or mean? ##  \n#### Too deep\n#no"
-    )
-    cells = [
-        {"cell_type": "markdown", "source": markdown.splitlines(keepends=True)},
-        {"cell_type": "code", "source": "# a comment\n"},
-        {"cell_type": "markdown", "source": "## Other"},
-    ]
-    path = tmp_path / "chapter.ipynb"
-    path.write_text(json.dumps({"cells": cells}))
-    assert book.anchors(path) == {"the-title", "a0-e6-a-loss-sum-or-mean", "other"}
-
-
-@pytest.mark.parametrize("text", ["{", '{"cells": [{}]}', "[]", '{"metadata": {}}'])
-def test_an_unreadable_notebook_is_named(tmp_path, text):
-    path = tmp_path / "chapter.ipynb"
-    path.write_text(text)
-    with pytest.raises(ValueError, match="cannot be read as a notebook") as caught:
-        book.anchors(path)
-    assert str(path) in str(caught.value)
-
-
 # --- the page --------------------------------------------------------------------------------------------
 
 
 def test_the_page_says_of_each_erratum_what_the_file_says(errata):
-    text = book.page(errata, TITLES, {})
+    text = book.render(errata, TITLES, {})
     for erratum in errata:
         start = text.index(f"({erratum.id})=\n### {erratum.id}\n")
         own = text[start : text.find("\n(A", start)]
@@ -230,7 +203,7 @@ def test_the_page_says_of_each_erratum_what_the_file_says(errata):
 
 def test_the_table_counts_by_article_and_kind_and_is_narrow(errata):
     shown = [replace(e, shown=f"{CHAPTER}#erratum-{e.id.lower()}") if e.id == "A1-E3" else e for e in errata]
-    text = book.page(shown, TITLES, {CHAPTER: "The VAE"})
+    text = book.render(shown, TITLES, {CHAPTER: "The VAE"})
     rows = [[c.strip() for c in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
     assert rows[0] == ["", *(f"[A{n}](#errata-A{n})" for n in range(5)), "All"]
     assert ["All", "33", "38", "28", "26", "25", "150"] in rows
@@ -241,7 +214,7 @@ def test_the_table_counts_by_article_and_kind_and_is_narrow(errata):
 
 
 def test_one_line_is_singular_and_several_are_plural(errata):
-    text = book.page(errata, TITLES, {})
+    text = book.render(errata, TITLES, {})
     assert "Discriminator listing, first line (line 131)" in text
     assert "VAE listing and its loss (lines 250–292)" in text
     assert "labels of the real batch (lines 177, 179)" in text
@@ -262,7 +235,7 @@ def test_the_page_builds_strictly_and_its_links_lead_somewhere(errata, tmp_path)
     shown = [replace(errata[0], shown=f"{CHAPTER}#a0-e1-shown-here"), *errata[1:]]
     (tmp_path / "conf.py").write_text(CONF)
     (tmp_path / "references.bib").write_bytes((ROOT / "book" / "references.bib").read_bytes())
-    (tmp_path / "errata.md").write_text(book.page(shown, TITLES, {CHAPTER: "The VAE"}), encoding="utf8")
+    (tmp_path / "errata.md").write_text(book.render(shown, TITLES, {CHAPTER: "The VAE"}), encoding="utf8")
     chapter = tmp_path / "notebooks" / f"{CHAPTER}.ipynb"
     chapter.parent.mkdir(parents=True)
     chapter.write_text("# VAE\n\n## A0-E1: shown here\n\nSee {ref}`A0-E6` and [](#A4-E25).\n")

@@ -2,16 +2,21 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from gensrc.book import execute
+from gensrc.book import execute, worker
 from gensrc.book.repository import BookError
 
+ROOT = Path(__file__).parents[2]
 A, B = "1-part/01-a", "2-part/01-b"
 WORK = "from gensrc import data\nfrom tqdm.auto import tqdm\nfor step in tqdm(range(3)): pass\nprint(data.load())"
 REPORT = "print('test ELBO ≈ -104.1 nats (±5 %)')\nprint('✓ it is so')\nprofile, seed"
@@ -78,7 +83,7 @@ def test_a_full_run_leaves_the_notebook_and_records_its_figures(chapter: Any) ->
     assert copy["cells"][-1]["outputs"][-1]["data"]["text/plain"] == ["('full', 0)"]
     record = json.loads((chapter.root / f"book/results/{A}.json").read_text(encoding="utf8"))
     assert record["reports"] == [
-        {"label": "test ELBO", "value": -104.1, "printed": "-104.1", "unit": "nats", "rel": 0.05}
+        {"label": "test ELBO", "value": -104.1, "printed": "-104.1", "unit": "nats", "rel": 0.05, "bound": "5 %"}
     ]
     assert (record["claims"], record["profile"], record["chapter"]) == (1, "full", A)
     assert {"hardware", "torch", "python", "gensrc", "date", "commit", "seconds", "peak_mb", "hash"} <= {*record}
@@ -237,3 +242,67 @@ def test_nothing_starts_if_one_chapter_cannot_be_run(chapter: Any, code_cell: An
     status, said = chapter.run("execute")
     assert status == 2
     assert said == f'gensrc-book: {B} needs one cell tagged parameters with profile = "quick" and seed = 0, no more.\n'
+
+
+def test_ctrl_c_stops_everything_and_leaves_the_notebook(book: Any) -> None:
+    book.chapter(A, "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(100)")
+    before = book.path(A).read_bytes()
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "gensrc.book.cli", "execute"],
+        cwd=book.root,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    pid = book.path(A).parent / "pid"
+    assert _comes_true(lambda: pid.exists() and pid.read_text())
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.splitlines()[1:] == ["", "gensrc-book: interrupted; the stored notebooks are as they were."]
+    assert book.path(A).read_bytes() == before
+    assert _comes_true(lambda: not _alive(int(pid.read_text())))
+
+
+def _comes_true(condition: Callable[[], object], seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_terminal_shows_the_running_cell(book: Any) -> None:
+    master, slave = os.openpty()
+    with open(slave, "w", encoding="utf8") as terminal:
+        progress = execute.Progress(terminal)
+        progress.started(A, 4)
+        progress.at(A, 3, 4)
+        progress.ended(A, "✓ done")
+        shown = os.read(master, 1000).decode()
+    os.close(master)
+    assert f"{A} cell 3/4" in shown
+    assert shown.rstrip("\r\x1b[K").endswith("✓ done\r\n")
+
+
+def test_the_kernel_tells_of_its_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    cuda = SimpleNamespace(
+        is_initialized=lambda: True,
+        get_device_name=lambda: "A fast GPU",
+        max_memory_allocated=lambda: 3 * 2**30,
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="2.13.0+cu130", cuda=cuda))
+    exec(worker.PROBE, {})
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["gpu"], facts["gpu_peak_mb"], facts["torch"]) == ("A fast GPU", 3072, "2.13.0+cu130")
+    assert execute._hardware(facts, 2).startswith("A fast GPU, ")

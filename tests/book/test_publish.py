@@ -95,7 +95,7 @@ def test_nothing_is_written_among_other_files(root: Path, tmp_path: Path) -> Non
 )
 def test_a_chapter_that_would_install_something_else_is_refused(root: Path, tmp_path: Path, first: str) -> None:
     (root / "notebooks/1-part/01-chapter.ipynb").write_text(notebook(first))
-    with pytest.raises(BookError, match=r"01-chapter\.ipynb: the first code cell"):
+    with pytest.raises(BookError, match=r"01-chapter\.ipynb: its first code cell is not the one that"):
         publish.publish(root, "a/b", TAG, tmp_path / "out")
 
 

@@ -216,7 +216,13 @@ def broken_off(handler: BaseHTTPRequestHandler) -> None:
     send(handler, CONTENT[:1000], length=len(CONTENT))
 
 
-BAD_MIRRORS: dict[str, Any] = {"dead": None, "missing": "/missing", "wrong": WRONG, "broken off": broken_off, "short": CONTENT[:-1]}
+BAD_MIRRORS: dict[str, Any] = {
+    "dead": None,
+    "missing": None,
+    "wrong": WRONG,
+    "broken off": broken_off,
+    "short": CONTENT[:-1],
+}
 
 
 @pytest.mark.parametrize("bad", BAD_MIRRORS)
@@ -236,16 +242,18 @@ def test_the_second_mirror_is_used_when_the_first_is_bad(
 def test_a_mirror_that_falls_silent_is_given_up(
     pack: Path, cache: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    over = threading.Event()
+    over, waited = threading.Event(), []
 
     def stall(handler: BaseHTTPRequestHandler) -> None:
         send(handler, CONTENT[:1000], length=len(CONTENT))
-        over.wait(20)
+        over.wait(10)
+        waited.append(handler)
 
     monkeypatch.setattr(registry, "TIMEOUT", 0.2)
     on_demand(pack, mirror.url("/first"), mirror.url("/second"))
     mirror.files |= {"/first": stall, "/second": CONTENT}
     assert registry.read(NAME) == CONTENT
+    assert not waited  # it was not the mirror that gave up
     over.set()
 
 
@@ -297,23 +305,39 @@ def not_root() -> Iterator[None]:
         os.seteuid(0)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs Unix permissions")
-def test_a_cache_that_may_not_be_written_is_named(
-    mirror: Mirror, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    folder = Path(tempfile.mkdtemp())  # pytest's own are closed to other users
-    request.addfinalizer(lambda: shutil.rmtree(folder))
+@pytest.fixture
+def open_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that other users can enter, unlike pytest's own, in the place of the pack, with a cache below it."""
+    folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
+    (folder / "cache").mkdir()
     monkeypatch.delenv("GENSRC_DATA", raising=False)
     monkeypatch.setattr(registry, "PACK", folder)
     monkeypatch.setattr(pooch, "os_cache", lambda project: folder / "cache")
-    on_demand(folder, mirror.url("/bytes.bin"))
-    (folder / "cache").mkdir()
-    (folder / "cache").chmod(0o555)
+    yield folder
+    (folder / "cache").chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs Unix permissions")
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_a_cache_that_may_not_be_written_is_named(mode: int, open_folder: Path, mirror: Mirror) -> None:
+    on_demand(open_folder, mirror.url("/bytes.bin"))
+    (open_folder / "cache").chmod(mode)
     with not_root(), pytest.raises(DataError) as caught:
         registry.path(NAME)
-    for word in (str(folder / "cache"), "Permission denied", "GENSRC_DATA"):
+    for word in (str(open_folder / "cache"), "Permission denied", "GENSRC_DATA"):
         assert word in str(caught.value)
+    assert mirror.requests == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs Unix permissions")
+def test_a_file_that_may_not_be_read_is_named(open_folder: Path) -> None:
+    write_card(open_folder, "small", files={"bytes.bin": CONTENT})
+    (open_folder / NAME).write_bytes(CONTENT)
+    (open_folder / NAME).chmod(0o000)
+    with not_root(), pytest.raises(DataError, match=r"small/bytes\.bin cannot be read \(Permission denied\)"):
+        registry.path(NAME)
 
 
 # --- Several processes, and such as are stopped -----------------------------------------------------

@@ -1,0 +1,94 @@
+# Everything that is done with the book. `make` alone makes the site; `make test` is what CI runs.
+#   make run CHAPTER=03-vae PROFILE=full JOBS=1    executes chapters; without CHAPTER, those that are stale
+#   make notebooks CHAPTER=03-vae                  runs a chapter again and compares it with its stored outputs
+PYTHON ?= python3
+PROFILE ?= quick
+CHAPTER ?=
+JOBS ?=
+
+BIN := .venv/bin
+READY := .venv/ready
+BOOK := $(BIN)/gensrc-book
+PYTEST := $(BIN)/python -m pytest
+NBVAL := $(PYTEST) --nbval $(if $(CHAPTER),$(wildcard notebooks/$(CHAPTER).ipynb notebooks/*/$(CHAPTER).ipynb),notebooks)
+
+.PHONY: book run site serve status check test test-fast unit notebooks browser colab full \
+	colab-image publish clean
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+
+# The main job: execute what is stale, and build the site, whose first page is _build/html/index.html.
+book: $(READY)
+	$(BOOK) execute
+	$(BOOK) site
+
+run: $(READY)
+	$(BOOK) execute --profile $(PROFILE) $(if $(JOBS),--jobs $(JOBS)) $(CHAPTER)
+
+site: $(READY)
+	$(BOOK) site
+
+serve: $(READY)
+	$(BOOK) serve
+
+status: $(READY)
+	$(BOOK) status
+
+# The steps of CI, cheapest first.
+test: check status unit site notebooks browser colab
+
+test-fast: $(READY)
+	$(PYTEST) -m "not browser and not slow"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BOOK) check
+
+unit: $(READY)
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m "not browser" --ignore=tests/book/test_colab.py
+
+# Every stored output again: on one thread, on two, and where the processor has no fast bfloat16.
+notebooks: $(READY)
+	OMP_NUM_THREADS=1 $(NBVAL)
+	OMP_NUM_THREADS=2 $(NBVAL)
+	OMP_NUM_THREADS=1 GENSRC_PRECISION=float32 $(NBVAL)
+
+browser: $(READY)
+	$(PYTEST) -m browser
+
+# The one test that asks the package index: a chapter alone on a machine that has what Colab has.
+colab: $(READY)
+	$(PYTEST) tests/book/test_colab.py
+
+# What the GPU runner does: every chapter trained in full, and its figures held against the recorded ones.
+full: $(READY)
+	$(BOOK) execute --profile full --results _build/results $(or $(CHAPTER),--all)
+	$(BOOK) compare _build/results book/results
+
+# What runs in Colab's own image, without .venv, since what is installed there is what is tried.
+colab-image:
+	$(PYTHON) -m gensrc.book.cli colab --repository "$(REPOSITORY)" --out _build/colab
+
+# REPOSITORY=owner/name; pushes the notebooks, with that address in them, as the branch that Colab opens.
+publish: $(READY)
+	rm -rf _build/published
+	$(BOOK) publish --repository "$(REPOSITORY)" --out _build/published --push origin
+
+# All that was built; the environment in .venv stays.
+clean:
+	rm -rf _build book/generated book/assets/vendor book/node_modules dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find gensrc tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment is brought up to date when what it is made from has changed, and only then.
+$(READY): pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	@touch $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo >&2 "The book needs Python 3.11 \
+	or newer; here $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null || \
+	echo missing). Name another: make PYTHON=python3.13 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv .venv

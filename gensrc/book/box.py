@@ -1,0 +1,37 @@
+"""The measured line in the box at the top of a chapter: what a run costs, written by machine, never by hand.
+
+The box holds the two marks below, each an HTML comment that no reader sees. What stands between them is made from the
+stamp of the quick run and, once there is one, from the record of the full run.
+"""
+
+from typing import Any
+
+from nbformat import NotebookNode
+
+OPEN, CLOSE = "<!-- measured -->", "<!-- /measured -->"
+
+
+def fill(nb: NotebookNode, stamp: dict[str, Any], record: dict[str, Any] | None) -> None:
+    """Write the line into the first markdown cell that has the marks; a notebook without them stays as it is."""
+    for cell in nb.cells:
+        before, opened, rest = cell.source.partition(OPEN)
+        _, closed, after = rest.partition(CLOSE)
+        if cell.cell_type == "markdown" and opened and closed:
+            cell.source = f"{before}{OPEN}{line(stamp, record)}{CLOSE}{after}"
+            return
+
+
+def line(stamp: dict[str, Any], record: dict[str, Any] | None) -> str:
+    """For example "quick profile 41 s and 0.9 GB (one thread); full profile 18 min and 1.2 GB on an NVIDIA H200"."""
+    quick = f"quick profile {_time(stamp['seconds'])} and {_memory(stamp['peak_mb'])} on {stamp['hardware']}"
+    if record is None:
+        return quick
+    return f"{quick}; full profile {_time(record['seconds'])} and {_memory(record['peak_mb'])} on {record['hardware']}"
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+
+
+def _memory(megabytes: float) -> str:
+    return f"{megabytes / 1024:.1f} GB"

@@ -1,0 +1,162 @@
+"""The Makefile, run on a copy of the files that it reads, with a stand-in for Python that writes down what is asked."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+# What `python3 -m venv` puts into .venv/bin here: each tool notes its arguments, and fails if a file tells it to.
+TOOL = """\
+#!/bin/sh
+echo "${0##*/} $*" >> log
+test ! -e fail
+"""
+PYTHON = """\
+#!/bin/sh
+test "$1" != -c || exec "$REAL_PYTHON" -c "import sys; sys.version_info = $VERSION_INFO; exec(sys.argv[1])" "$2"
+mkdir -p .venv/bin
+for name in python gensrc-book ruff mypy; do cp tool ".venv/bin/$name"; done
+test ! -e no-ensurepip
+"""
+INSTALL = "python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test]"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name, text in (("tool", TOOL), ("stand-in", PYTHON)):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    return tmp_path
+
+
+def make(folder: Path, *arguments: str, version: tuple[int, ...] = (3, 11, 0)) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
+    environment = inherited | {"REAL_PYTHON": sys.executable, "VERSION_INFO": repr(version)}
+    (folder / "log").write_text("")
+    return subprocess.run(
+        ["make", "PYTHON=./stand-in", *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
+
+
+def log(folder: Path) -> list[str]:
+    return (folder / "log").read_text().splitlines()
+
+
+def test_make_alone_installs_executes_and_builds(folder: Path) -> None:
+    assert make(folder).returncode == 0
+    assert log(folder) == [INSTALL, "gensrc-book execute", "gensrc-book site"]
+
+
+def test_an_unchanged_environment_is_not_installed_again(folder: Path) -> None:
+    make(folder)
+    make(folder)
+    assert log(folder) == ["gensrc-book execute", "gensrc-book site"]
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
+def test_a_changed_requirement_is_installed(folder: Path, name: str) -> None:
+    make(folder)
+    ready = (folder / ".venv/ready").stat().st_mtime
+    os.utime(folder / name, (ready + 2, ready + 2))
+    make(folder, "status")
+    assert log(folder) == [INSTALL, "gensrc-book status"]
+
+
+def test_a_failed_installation_is_tried_again(folder: Path) -> None:
+    (folder / "fail").touch()
+    assert make(folder).returncode != 0
+    (folder / "fail").unlink()
+    assert make(folder).returncode == 0
+    assert log(folder)[0] == INSTALL
+
+
+def test_an_environment_that_came_out_half_is_made_again(folder: Path) -> None:
+    (folder / "no-ensurepip").touch()
+    assert make(folder).returncode != 0
+    assert log(folder) == []
+    (folder / "no-ensurepip").unlink()
+    assert make(folder).returncode == 0
+
+
+def test_an_old_python_is_told_by_name_and_leaves_nothing(folder: Path) -> None:
+    done = make(folder, "book", version=(3, 10, 14))
+    assert done.returncode != 0
+    assert "The book needs Python 3.11 or newer; here ./stand-in is" in done.stderr
+    assert "make PYTHON=python3.13 book" in done.stderr
+    assert not (folder / ".venv").exists()
+
+
+def test_a_missing_python_is_told(folder: Path) -> None:
+    done = make(folder, "PYTHON=nonesuch")
+    assert done.returncode != 0
+    assert "here nonesuch is missing" in done.stderr
+
+
+def test_run_hands_on_what_it_is_told(folder: Path) -> None:
+    make(folder, "run", "CHAPTER=03-vae", "PROFILE=full", "JOBS=1")
+    assert log(folder)[-1] == "gensrc-book execute --profile full --jobs 1 03-vae"
+    make(folder, "run")
+    assert log(folder) == ["gensrc-book execute --profile quick"]
+
+
+def test_outputs_are_compared_in_three_settings(folder: Path) -> None:
+    (folder / "tool").write_text(TOOL.replace("$*", "$* $OMP_NUM_THREADS $GENSRC_PRECISION"))
+    make(folder, "notebooks")
+    runs = [line for line in log(folder) if "nbval" in line]
+    assert [line.removeprefix("python -m pytest --nbval notebooks ") for line in runs] == ["1 ", "2 ", "1 float32"]
+
+
+def test_one_chapter_is_compared_by_its_short_name(folder: Path) -> None:
+    chapter = folder / "notebooks/1-part/01-chapter.ipynb"
+    chapter.parent.mkdir(parents=True)
+    chapter.touch()
+    make(folder, "notebooks", "CHAPTER=01-chapter")
+    assert log(folder)[-1] == "python -m pytest --nbval notebooks/1-part/01-chapter.ipynb"
+
+
+def test_ci_and_make_test_run_every_check(folder: Path) -> None:
+    assert make(folder, "test").returncode == 0
+    steps = [line.removeprefix("python -m pytest ") for line in log(folder)[1:]]
+    assert steps == [
+        "ruff check .",
+        "ruff format --check .",
+        "mypy ",
+        "gensrc-book check",
+        "gensrc-book status",
+        "-n 2 -m not browser --ignore=tests/book/test_colab.py",
+        "gensrc-book site",
+        *["--nbval notebooks"] * 3,
+        "-m browser",
+        "tests/book/test_colab.py",
+    ]
+    assert (ROOT / ".ci/run").read_text().rstrip().endswith("\nmake test")
+
+
+def test_test_stops_at_the_first_failure(folder: Path) -> None:
+    make(folder)
+    (folder / ".venv/bin/gensrc-book").write_text("#!/bin/sh\necho $1 >> log\nexit 1\n")
+    assert make(folder, "test").returncode != 0
+    assert log(folder)[-1] == "check"
+
+
+def test_clean_keeps_the_environment_and_the_sources(folder: Path) -> None:
+    make(folder)
+    for name in (
+        "_build/html/index.html",
+        "book/generated/errata.md",
+        "gensrc/__pycache__/x.pyc",
+        "gensrc/x.py",
+        "tests/x",
+    ):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    assert make(folder, "clean").returncode == 0
+    left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert {".venv/ready", "gensrc/x.py", "tests/x"} <= left
+    assert not [path for path in left if path.startswith(("_build", "book")) or "__pycache__" in path]
