@@ -130,7 +130,8 @@ def interface_strings(split: str = "train") -> Pairs:
 
 
 def synopses(split: str = "train") -> Synopses:
-    """Descriptions of Debian's packages with their one-line synopses: 8,990 ("train"), 520 ("validation") or 490 ("test").
+    """Descriptions of Debian's packages with their one-line synopses: 8,990 ("train"), 520 ("validation") or 490
+    ("test").
 
     Raises ValueError for another split, DataError if the file is damaged.
     """
