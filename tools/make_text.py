@@ -78,7 +78,7 @@ def make_poems(unpacked: Path, card: dict[str, Any]) -> dict[str, bytes]:
             seen.add(text)
             rows.append({"titles": squeeze(poem["title"]), "authors": squeeze(poem["author"]), "texts": text})
     texts = [row["texts"] for row in rows]
-    named = groups(texts, [verses(text) for text in texts], [pieces(han(text), 2) for text in texts], alike=0.4)
+    named = groups(texts, [verses(text) for text in texts], ([pieces(han(text), 2) for text in texts], 0.4))
     return tables(divide(rows, named, percent=5))
 
 
@@ -115,7 +115,7 @@ def make_emoji_names(unpacked: Path, card: dict[str, Any]) -> dict[str, bytes]:
     ]
     keys = [{"base " + base(row["emoji"]), "en " + stem(row["en"]), "zh " + row["zh"]} for row in rows]
     spelling = [pieces(stem(row["en"]), 4) for row in rows]
-    return tables(divide(rows, groups(emoji, keys, spelling, alike=0.7), percent=10))
+    return tables(divide(rows, groups(emoji, keys, (spelling, 0.7)), percent=10))
 
 
 def annotations(folders: Iterable[Path], language: str) -> dict[str, str]:
@@ -157,7 +157,7 @@ def make_interface_strings(unpacked: Path, card: dict[str, Any]) -> dict[str, by
     rows = [{"sources": english, "targets": found.most_common(1)[0][0]} for english, found in translations.items()]
     keys = [{"en " + letters(row["sources"]), "zh " + han(row["targets"])} for row in rows]
     spelling = [pieces(row["sources"].casefold(), 4) for row in rows]
-    named = groups([row["sources"] for row in rows], keys, spelling, alike=0.6)
+    named = groups([row["sources"] for row in rows], keys, (spelling, 0.6))
     return tables(divide(rows, named, percent=5))
 
 
@@ -204,7 +204,7 @@ def make_synopses(unpacked: Path, card: dict[str, Any]) -> dict[str, bytes]:
             sources_of[paragraph].add(row["source_packages"])
     first: dict[str, Row] = {}
     for row in sorted(candidates, key=preference):
-        own = [paragraph for paragraph in row["paragraphs"] if len(sources_of[paragraph]) <= 2]
+        own = [paragraph for paragraph in row["paragraphs"] if len(sources_of[paragraph]) == 1]
         row["descriptions"] = "\n".join(within(own, LENGTH.stop - 1))
         if len(row["descriptions"]) in LENGTH:
             first.setdefault(row["source_packages"], row)
@@ -212,7 +212,9 @@ def make_synopses(unpacked: Path, card: dict[str, Any]) -> dict[str, bytes]:
     rows = [{name: value for name, value in first[source].items() if name != "paragraphs"} for source in sorted(kept)]
     keys = [{"source " + row["source_packages"], "synopsis " + letters(row["synopses"])} for row in rows]
     words = [pieces(letters(row["descriptions"], " ").split(), 2) for row in rows]
-    return tables(divide(rows, groups([row["source_packages"] for row in rows], keys, words, alike=0.5), percent=5))
+    spelling = [pieces(row["synopses"].casefold(), 4) for row in rows]
+    named = groups([row["source_packages"] for row in rows], keys, (words, 0.5), (spelling, 0.7))
+    return tables(divide(rows, named, percent=5))
 
 
 def described(lists: str) -> list[Row]:
@@ -276,11 +278,12 @@ def preference(row: Row) -> tuple[Any, ...]:
 # --- Groups and splits ------------------------------------------------------------------------------------------------
 
 
-def groups(names: list[str], keys: list[set[str]], sets: list[set[str]] | None = None, alike: float = 1.0) -> list[str]:
+def groups(names: list[str], keys: list[set[str]], *likenesses: tuple[list[set[str]], float]) -> list[str]:
     """The name of each example's group, the smallest name in it.
 
-    Two examples are in one group if they share a key, or if their sets' Jaccard similarity (common members over all
-    members) is `alike` or more, or if a chain of such examples joins them. An empty key joins nothing.
+    Two examples are in one group if they share a key (an empty one apart), or if for one of the `likenesses`, sets and
+    a bound, the Jaccard similarity of their sets (common members over all members) reaches the bound, or if a chain of
+    such examples joins them.
     """
     parent = list(range(len(names)))
 
@@ -294,8 +297,9 @@ def groups(names: list[str], keys: list[set[str]], sets: list[set[str]] | None =
         for key in own:
             if not key.endswith(" "):
                 parent[root(item)] = root(first.setdefault(key, item))
-    for one, other in similar(sets or [], alike):
-        parent[root(one)] = root(other)
+    for sets, alike in likenesses:
+        for one, other in similar(sets, alike):
+            parent[root(one)] = root(other)
     smallest: dict[int, str] = {}
     for item, name in enumerate(names):
         smallest[root(item)] = min(name, smallest.get(root(item), name))

@@ -74,6 +74,7 @@ class BytePairs:
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
         self.tokenizer = tokenizer  # the library's object, which `transformers` takes too
+        self.tokenizer.encode_special_tokens = True  # a text that says "<eos>" says five characters
 
     @classmethod
     def of(cls, texts: Iterable[str], *, size: int) -> "BytePairs":
@@ -109,7 +110,6 @@ class BytePairs:
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False) -> Int64[Tensor, " length"]:
         """The tokens of `text`; `bos` and `eos` put the special tokens around it."""
-        self.tokenizer.encode_special_tokens = True  # a text that says "<eos>" says five characters
         ids = self.tokenizer.encode(text, add_special_tokens=False).ids
         return torch.tensor([BOS] * bos + ids + [EOS] * eos, dtype=torch.int64)
 
