@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import io
 import json
+import lzma
+import os
 import re
 import subprocess
 import sys
@@ -15,6 +17,7 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
+import make_data_pack
 import make_text
 import pytest
 from hypothesis import given
@@ -363,11 +366,11 @@ def test_similar_finds_all_pairs_that_are(sets: list[set[str]], alike: float) ->
 
 
 def test_groups_are_chains_of_shared_keys_and_likeness() -> None:
-    names = ["d", "c", "b", "a", "e"]
+    names = ["d", "b", "c", "a", "e"]
     keys = [{"1"}, {"1", "2"}, {"3"}, {"4"}, {"en "}]
     sets = [set(), {"x", "y"}, {"x", "y", "z"}, {"q"}, {"q", "r", "s"}]
     assert make_text.groups(names, keys, (sets, 0.6)) == ["b", "b", "b", "a", "e"]
-    assert make_text.groups(names, keys, (sets, 0.7), (sets[::-1], 0.6)) == ["c", "c", "a", "a", "e"]
+    assert make_text.groups(names, keys, (sets, 0.7), (sets[::-1], 0.6)) == ["b", "b", "a", "a", "e"]
     assert make_text.groups(names[3:], [{"en "}, {"en "}]) == ["a", "e"], "an empty key joins nothing"
 
 
@@ -392,6 +395,7 @@ LABELS = {
     "宽 (以页计) (_W):": "宽 (以页计)",
     "更改密码(_C)...": "更改密码",
     "%PRODUCTNAME  Writer": "LibreOffice Writer",
+    "_one_two": "one_two",
     "Fi\u0301ne…": "F\u00edne",
     "Logical value 1, logical value 2,... are": "Logical value 1, logical value 2,... are",
 }
@@ -467,6 +471,9 @@ def test_descriptions_are_read_from_debians_lists() -> None:
     assert rows[1]["synopses"] == "baskets of fruit for all"
     assert rows[1]["paragraphs"] == ["Fruit fills baskets, and baskets fill tables.", "It does so quickly."]
     assert min(rows, key=make_text.preference)["packages"] == "fruit"
+    manual = {"packages": "fruit", "source_packages": "fruit", "sections": "doc"}
+    library = {"packages": "libfruit1", "source_packages": "fruit", "sections": "libs"}
+    assert min([manual, library], key=make_text.preference) is library
 
 
 def test_whole_paragraphs_are_kept_up_to_a_limit() -> None:
@@ -498,3 +505,60 @@ def test_columns_are_written_as_they_are_read() -> None:
     made = make_text.tables({"train": [{"sources": "a", "targets": "甲"}, {"sources": "b\nc", "targets": "乙"}]})
     assert json.loads(made["train.json"]) == {"sources": ["a", "b\nc"], "targets": ["甲", "乙"]}
     assert {field.name for field in fields(EmojiNames)} == {"sources", "targets", "emoji"}
+
+
+APT_GET = """\
+#!/bin/sh
+for option; do case $option in --option=Dir::State::Lists=*) lists=${option##*=};; esac; done
+echo "Package: a" > "$lists/mirror_debian_dists_bookworm_main_binary-amd64_Packages"
+[ -n "$NO_DESCRIPTIONS" ] || echo "Package: b" > "$lists/mirror_debian_dists_bookworm_main_i18n_Translation-en"
+"""
+
+
+@pytest.fixture
+def apt_get(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An apt-get that knows a very small release."""
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "apt-get"
+    program.write_text(APT_GET)
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
+def test_debians_lists_are_fetched_as_one_file(tmp_path: Path, apt_get: None) -> None:
+    content = b"Package: a\n\nPackage: b\n"
+    source = {"client": "apt-lists", "package": "bookworm", "version": "12.15"}
+    source["sha256"] = hashlib.sha256(content).hexdigest()
+    found = make_data_pack.fetch(source, tmp_path)
+    assert (found.name, found.read_bytes()) == ("bookworm-12.15.lists", content)
+    make_data_pack.unpack(found, tmp_path / "unpacked")
+    assert (tmp_path / "unpacked" / "lists").read_bytes() == content
+
+
+def test_a_list_that_apt_get_does_not_bring_is_named(
+    tmp_path: Path, apt_get: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_DESCRIPTIONS", "yes")
+    with pytest.raises(
+        make_data_pack.PackError, match="no list i18n_Translation-en of Debian bookworm: add that release"
+    ):
+        make_data_pack.fetch_lists("bookworm", tmp_path / "lists")
+    assert not (tmp_path / "lists").exists()
+
+
+def test_a_further_source_is_unpacked_beside_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = []
+    for name, text in {"first": "one", "second": "two"}.items():
+        content = archive({"package/file": text})
+        (tmp_path / f"{name}-1.tgz").write_bytes(content)
+        sources.append(
+            {"client": "npm", "package": name, "version": "1", "sha256": hashlib.sha256(content).hexdigest()}
+        )
+
+    def make(unpacked: Path, card: dict[str, Any]) -> dict[str, bytes]:
+        files = (unpacked / "package/file", unpacked / "second/package/file")
+        return {"both": b"".join(file.read_bytes() for file in files)}
+
+    monkeypatch.setitem(make_data_pack.MAKERS, "small", make)
+    made = make_data_pack.make("small", {"source": sources[0], "more_sources": sources[1:]}, tmp_path)
+    assert {name: lzma.decompress(content) for name, content in made.items()} == {"small/both.xz": b"onetwo"}
