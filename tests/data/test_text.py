@@ -243,6 +243,23 @@ def test_the_cards_numbers_of_characters_are_right(loaded: dict[str, dict[str, A
     )
 
 
+def test_what_the_cards_count_is_right(loaded: dict[str, dict[str, Any]]) -> None:
+    def number(name: str, pattern: str) -> int:
+        match = re.search(pattern, cards()[name].quirks)
+        assert match, (name, pattern)
+        return int(match[1].replace(",", ""))
+
+    names = [name for split in SPLITS for name in loaded["emoji-names"][split].sources]
+    toned = sum(len(emoji_names(split, skin_tones=True)) for split in SPLITS) - len(names)
+    assert number("emoji-names", r"leave out ([\d,]+) variants") == toned
+    assert number("emoji-names", r"Of the ([\d,]+) others") == len(names)
+    assert number("emoji-names", r"others (\d+) are flags") == sum(name.startswith("flag: ") for name in names)
+    described = [text for split in SPLITS for text in loaded["synopses"][split].descriptions]
+    assert number("synopses", r"(\d+) descriptions have a web") == sum("://" in text for text in described)
+    english = [text for split in SPLITS for text in loaded["interface-strings"][split].sources]
+    assert sum(len(text.split()) <= 3 for text in english) > len(english) / 2
+
+
 def test_emoji_have_a_name_in_every_language() -> None:
     names = {language: emoji_names("test", language=language, skin_tones=True) for language in EMOJI_LANGUAGES}
     assert {found.emoji for found in names.values()} == {names["zh"].emoji}
