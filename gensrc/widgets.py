@@ -121,14 +121,15 @@ def has_label(given: Any) -> bool:
 
 def written(values: Sequence[Any]) -> list[str]:
     """Numbers with as many decimals as it takes to tell neighbours well apart; all else as it is."""
-    if not all(isinstance(value, (int, float)) for value in values):
-        return [str(value) for value in values]
-    ordered = sorted(values)
-    error = min(b - a for a, b in itertools.pairwise(ordered)) / 20
-    decimals = next((d for d in range(7) if all(abs(round(v, d) - v) <= error for v in values)), None)
-    texts = [f"{v:g}" if decimals is None else f"{v:.{decimals}f}" for v in values]
-    texts = [text.lstrip("-") if float(text) == 0 else text for text in texts]
-    return [text.replace("-", "−") for text in texts]
+    if not all(isinstance(value, float) for value in values):
+        return [str(value).replace("-", "−") if isinstance(value, int) else str(value) for value in values]
+    step = min(b - a for a, b in itertools.pairwise(sorted(values)))
+    # A middle of 2e-9 is a rounded zero; 1e-8 beside 1e-6 is a value of its own, on a scale of powers.
+    sizes = [abs(value) for value in values if abs(value) > step / 100_000]
+    decimals = next((d for d in range(7) if all(abs(round(v, d) - v) <= step / 20 for v in values)), None)
+    on_powers = max(sizes) > 1000 * min(sizes)
+    texts = [f"{v:g}" if on_powers or decimals is None else f"{v:.{decimals}f}" for v in values]
+    return [(text.lstrip("-") if float(text) == 0 else text).replace("-", "−") for text in texts]
 
 
 def combinations(controls: Sequence[Control]) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,5 @@
-// What a page does beyond the theme: a link into a folded part opens it, and paper gets light colours and all answers.
+// What a page does beyond the theme: a link into a folded part opens it; a formula in the text that is wider than a
+// phone scrolls by itself; paper gets light colours and all answers.
 (() => {
   const page = document.documentElement.dataset;
   const unfold = (element) => {
@@ -8,13 +9,21 @@
     }
   };
   const follow = () => {
-    const target = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
     if (!target?.closest("details:not([open]), .toggle-hidden")) return;
     unfold(target);
     target.scrollIntoView();
   };
   addEventListener("hashchange", follow);
   addEventListener("load", follow);
+
+  addEventListener("load", async () => {
+    await window.MathJax?.startup?.promise;
+    for (const formula of document.querySelectorAll("mjx-container:not([display])")) {
+      const block = formula.closest("p, li, dd, dt");
+      if (block && formula.offsetWidth > block.clientWidth) formula.classList.add("gensrc-wide");
+    }
+  });
 
   let folded = [];
   let theme = page.theme;

@@ -19,8 +19,10 @@ from gensrc.book import repository
 from gensrc.book.repository import BookError
 
 TAGS = ["colab", "hide-input"]
+# Not wider than other code in chapters (notebooks/ruff.toml).
 TEMPLATE = """\
-# Only where gensrc is missing (on Colab, say): install it, and leave every package that is there as it is.
+# Only where gensrc is missing (on Colab, say): install it, and leave every package that
+# is there as it is.
 import importlib.util
 
 if importlib.util.find_spec("gensrc") is None:
@@ -29,13 +31,15 @@ if importlib.util.find_spec("gensrc") is None:
     import sys
     import tempfile
 
-    archive = "{archive}"
+    address = "{address}"
+    archive = f"{{address}}/archive/refs/tags/{tag}.zip"
 
     def pip(*arguments):
         command = [sys.executable, "-m", "pip", "--no-color", *arguments]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
-            raise RuntimeError(f"gensrc could not be installed from {{archive}}; pip says:\\n{{done.stderr[-1000:]}}")
+            reason = f"{{archive}}; pip says:\\n{{done.stderr[-1000:]}}"
+            raise RuntimeError(f"gensrc could not be installed from {{reason}}")
         return done.stdout
 
     with tempfile.TemporaryDirectory() as folder:
@@ -48,7 +52,7 @@ if importlib.util.find_spec("gensrc") is None:
 
 def cell(address: str, version: str) -> str:
     """The source of the cell, for the repository at `address` and the release of gensrc that the chapter belongs to."""
-    return TEMPLATE.format(archive=f"{address}/archive/refs/tags/{tag(version)}.zip").rstrip("\n")
+    return TEMPLATE.format(address=address, tag=tag(version)).rstrip("\n")
 
 
 def tag(version: str) -> str:

@@ -10,7 +10,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from gensrc.book import clean, repository, stamp
+import gensrc
+from gensrc.book import clean, colab, publish, repository, stamp
 
 Notebook = dict[str, Any]
 Problems = Iterator[str]
@@ -34,6 +35,9 @@ def check(root: Path, chapter: str) -> list[str]:
         problems.append(f"the file holds {size / 2**20:.1f} MB, at most {MOST_BYTES / 2**20:.0f} MB may be stored")
     if clean.dumps(clean.clean(nb)) != path.read_text(encoding="utf8"):
         problems.append("the file holds noise of an execution or an editor: run gensrc-book clean")
+    cells = repository.code_cells(nb)
+    if not cells or repository.source(cells[0]) != colab.cell(publish.address(root), gensrc.__version__):
+        problems.append("the first code cell is not the one that `gensrc-book cell` prints: gensrc-book cell --write")
     prints = stamp.Fingerprints(root)
     _, distributions = prints.closure(stamp.code_of(nb))
     for name in sorted(distributions - {*prints.pins, "pip"}):

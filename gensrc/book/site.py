@@ -72,7 +72,12 @@ def build(root: Path | None = None) -> Path:
     vendor(root)
     command = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
     options = ["build", str(root), "-W", "-n", "--keep-going"]
-    run([sys.executable, "-c", command, *options], cwd=root, what="jupyter-book build")
+    try:
+        run([sys.executable, "-c", command, *options], cwd=root, what="jupyter-book build")
+    except BookError:
+        # Sphinx warns when it reads a page, and reads no page twice: the next build must not pass by that.
+        shutil.rmtree(root / "_build" / ".doctrees", ignore_errors=True)
+        raise
     return root / "_build" / "html"
 
 
@@ -82,7 +87,10 @@ def run(command: list[str], *, cwd: Path, what: str) -> None:
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """Serves a folder as GitHub Pages does: an address that does not exist gets 404.html."""
+    """Serves a folder as GitHub Pages does, silently: an address that does not exist gets 404.html."""
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         page = Path(self.directory) / "404.html"

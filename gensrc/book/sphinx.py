@@ -33,6 +33,11 @@ from sphinx.util.docutils import SphinxDirective
 LOGGER = logging.getLogger(__name__)
 CHAPTER = re.compile(r"notebooks/(?P<name>(?P<part>\d)-[a-z0-9-]+/(?P<number>\d\d)-[a-z0-9-]+)$")
 HEADING = re.compile(r"^# (?P<title>.+)$", re.MULTILINE)
+# A label in place of the words that it labels; a list whose entries are no list items.
+MISLEADING = {
+    '<summary aria-label="Toggle hidden content">': "<summary>",
+    '<div role="list" class="citation-list">': '<div class="citation-list">',
+}
 GENERATED = ("articles", "errata", "datasets", "results")
 THEBE = re.compile(r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>', re.DOTALL)
 
@@ -286,7 +291,7 @@ def absolute_links(text: str, root: str) -> str:
 
 def use_templates(app: Sphinx, config: Config) -> None:
     """Let the templates beside this file come before the theme's own."""
-    config.templates_path.insert(0, str(Path(__file__).with_name("templates")))
+    config.templates_path = [str(Path(__file__).with_name("templates")), *config.templates_path]
 
 
 def add_filter(app: Sphinx) -> None:
@@ -308,9 +313,11 @@ def describe_page(
 
 
 def mend_page(app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
-    """Take out what the page does not need, and a label that hides what it labels from a screen reader."""
+    """Take out what the page does not need, and what misleads a screen reader."""
     body = THEBE.sub("", context.get("body", ""))
-    context["body"] = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    for wrong, right in MISLEADING.items():
+        body = body.replace(wrong, right)
+    context["body"] = body
     needless = ("thebe",) if 'class="math' in body else ("thebe", "mathjax")
     for kind in ("script_files", "css_files"):
         context[kind] = [file for file in context[kind] if not any(word in described(file) for word in needless)]

@@ -1,11 +1,13 @@
 """Autoencoders, plain and variational, with multilayer perceptrons.
 
-Kingma and Welling, Auto-Encoding Variational Bayes, ICLR 2014, is the source of the variational autoencoder, its
-objective (equation 3), the reparameterisation (equation 4) and the closed-form divergence (appendix B). Burda, Grosse
-and Salakhutdinov, Importance Weighted Autoencoders, ICLR 2016, equation 8, is the source of the tighter bound.
+Kingma and Welling, Auto-Encoding Variational Bayes, ICLR 2014, is the source of the
+variational autoencoder, its objective (equation 3), the reparameterisation (equation 4)
+and the closed-form divergence (appendix B). Burda, Grosse and Salakhutdinov, Importance
+Weighted Autoencoders, ICLR 2016, equation 8, is the source of the tighter bound.
 
-Deviations: hidden units are rectified (the paper has tanh); the optimiser is chosen by whoever trains. The Gaussian
-decoder has one learned variance for all pixels (Rybkin, Daniilidis, Levine, ICML 2021) instead of one per pixel.
+Deviations: hidden units are rectified (the paper has tanh); the optimiser is chosen by
+whoever trains. The Gaussian decoder has one learned variance for all pixels (Rybkin,
+Daniilidis, Levine, ICML 2021) instead of one per pixel.
 
 Shapes: b examples, c h w the picture, d the latent variables, k samples of them.
 """
@@ -35,8 +37,13 @@ class Elbo(NamedTuple):
         return self.reconstruction - self.kl
 
 
-def gaussian_kl(mean: Float[Tensor, "*b d"], log_var: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
-    """KL(N(mean, diag exp(log_var)) || N(0, I)) in nats, summed over d (Kingma and Welling, appendix B)."""
+def gaussian_kl(
+    mean: Float[Tensor, "*b d"], log_var: Float[Tensor, "*b d"]
+) -> Float[Tensor, "*b"]:
+    """KL(N(mean, diag exp(log_var)) || N(0, I)) in nats, summed over d.
+
+    Kingma and Welling, appendix B.
+    """
     return 0.5 * (mean.square() + log_var.exp() - log_var - 1).sum(-1)
 
 
@@ -46,14 +53,20 @@ def standard_normal_log_prob(z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
 
 
 def gaussian_log_prob(
-    z: Float[Tensor, "*b d"], mean: Float[Tensor, "*#b d"], log_var: Float[Tensor, "*#b d"]
+    z: Float[Tensor, "*b d"],
+    mean: Float[Tensor, "*#b d"],
+    log_var: Float[Tensor, "*#b d"],
 ) -> Float[Tensor, "*b"]:
     """log N(z; mean, diag exp(log_var)) in nats, summed over d."""
-    return -0.5 * ((z - mean).square() * (-log_var).exp() + log_var + math.log(2 * math.pi)).sum(-1)
+    return -0.5 * (
+        (z - mean).square() * (-log_var).exp() + log_var + math.log(2 * math.pi)
+    ).sum(-1)
 
 
 def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+    return nn.Sequential(
+        nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs)
+    )
 
 
 def _check_sizes(**sizes: int) -> None:
@@ -63,10 +76,14 @@ def _check_sizes(**sizes: int) -> None:
 
 
 class Autoencoder(nn.Module):
-    """A plain autoencoder: a code of `latent_dim` numbers, and nothing that says how codes are distributed."""
+    """A plain autoencoder: codes of `latent_dim` numbers, of no known distribution."""
 
     def __init__(
-        self, *, image_shape: tuple[int, int, int] = (1, 28, 28), hidden_dim: int = 400, latent_dim: int = 20
+        self,
+        *,
+        image_shape: tuple[int, int, int] = (1, 28, 28),
+        hidden_dim: int = 400,
+        latent_dim: int = 20,
     ) -> None:
         super().__init__()
         _check_sizes(hidden_dim=hidden_dim, latent_dim=latent_dim)
@@ -82,17 +99,22 @@ class Autoencoder(nn.Module):
         return self.decoder(z).unflatten(1, self.image_shape).sigmoid()
 
     def loss(self, batch: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-        """Cross-entropy of pixels in [0, 1], summed over the picture, mean over examples, in nats."""
+        """Cross-entropy of pixels in [0, 1], in nats a picture, mean over b."""
         logits = self.decoder(self.encode(batch)).float()
-        return F.binary_cross_entropy_with_logits(logits, batch.flatten(1), reduction="sum") / len(batch)
+        return F.binary_cross_entropy_with_logits(
+            logits, batch.flatten(1), reduction="sum"
+        ) / len(batch)
 
 
 class VAE(nn.Module):
-    """p(z) = N(0, I), p(x|z) of the chosen family, q(z|x) = N(mean, diag variance), each from one hidden layer.
+    """p(z) = N(0, I), p(x|z) of the chosen family, q(z|x) = N(mean, diag variance).
 
-    likelihood: "bernoulli" for pixels that are 0 or 1 (grey levels in between are accepted, because everyone does it,
-    but then the result is no likelihood), "continuous_bernoulli" for grey levels in [0, 1] (Loaiza-Ganem and
-    Cunningham, NeurIPS 2019), "gaussian" for any real pixels.
+    Encoder and decoder have one hidden layer each.
+
+    likelihood: "bernoulli" for pixels that are 0 or 1 (grey levels in between are
+    accepted, because everyone does it, but then the result is no likelihood),
+    "continuous_bernoulli" for grey levels in [0, 1] (Loaiza-Ganem and Cunningham,
+    NeurIPS 2019), "gaussian" for any real pixels.
 
     Raises ValueError for an unknown likelihood, and for a size below 1.
     """
@@ -108,8 +130,10 @@ class VAE(nn.Module):
         super().__init__()
         _check_sizes(hidden_dim=hidden_dim, latent_dim=latent_dim)
         if likelihood not in LIKELIHOODS:
-            raise ValueError(f"likelihood must be one of {', '.join(LIKELIHOODS)}, not {likelihood!r}")
-        self.image_shape, self.latent_dim, self.likelihood = tuple(image_shape), latent_dim, likelihood
+            known = ", ".join(LIKELIHOODS)
+            raise ValueError(f"likelihood must be one of {known}, not {likelihood!r}")
+        self.image_shape, self.latent_dim = tuple(image_shape), latent_dim
+        self.likelihood = likelihood
         self.encoder = _mlp(math.prod(image_shape), hidden_dim, 2 * latent_dim)
         self.decoder = _mlp(latent_dim, hidden_dim, math.prod(image_shape))
         if likelihood == "gaussian":
@@ -117,7 +141,9 @@ class VAE(nn.Module):
 
     # --- the two networks ---
 
-    def encode(self, x: Float[Tensor, "b c h w"]) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
+    def encode(
+        self, x: Float[Tensor, "b c h w"]
+    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
         """Mean and logarithm of the variance of q(z|x)."""
         mean, log_var = self.encoder(x.flatten(1)).float().chunk(2, dim=-1)
         return mean, log_var
@@ -134,19 +160,25 @@ class VAE(nn.Module):
     # --- the bound ---
 
     def reparameterize(
-        self, mean: Float[Tensor, "b d"], log_var: Float[Tensor, "b d"], noise: Float[Tensor, "*k b d"]
+        self,
+        mean: Float[Tensor, "b d"],
+        log_var: Float[Tensor, "b d"],
+        noise: Float[Tensor, "*k b d"],
     ) -> Float[Tensor, "*k b d"]:
-        """z = mean + sd * noise: a sample of q(z|x) through which gradients reach mean and variance."""
+        """z = mean + sd * noise, a sample of q(z|x) that lets gradients through."""
         return mean + (0.5 * log_var).exp() * noise
 
-    def elbo(self, x: Float[Tensor, "b c h w"], *, generator: torch.Generator | None = None) -> Elbo:
-        """The evidence lower bound on log p(x), in nats, with one sample of z an example.
+    def elbo(
+        self, x: Float[Tensor, "b c h w"], *, generator: torch.Generator | None = None
+    ) -> Elbo:
+        """The evidence lower bound on log p(x), in nats, with one sample of z each.
 
-        Raises ValueError if a pixel lies where the decoder's family has no probability.
+        Raises ValueError if a pixel lies where the decoder's family has no mass.
         """
         self._check_range(x)
         mean, log_var = self.encode(x)
-        z = self.reparameterize(mean, log_var, _noise(mean.shape, mean.device, generator))
+        noise = _noise(mean.shape, mean.device, generator)
+        z = self.reparameterize(mean, log_var, noise)
         log_likelihood = self.decode(z).log_prob(x).flatten(1).sum(1)
         return Elbo(log_likelihood, gaussian_kl(mean, log_var))
 
@@ -155,12 +187,17 @@ class VAE(nn.Module):
         return -self.elbo(batch).bound.mean()
 
     def log_weights(
-        self, x: Float[Tensor, "b c h w"], k: int, *, generator: torch.Generator | None = None
+        self,
+        x: Float[Tensor, "b c h w"],
+        k: int,
+        *,
+        generator: torch.Generator | None = None,
     ) -> Float[Tensor, "b k"]:
         """log p(x, z) / q(z|x) for k samples of z ~ q(z|x) an example, in nats."""
         self._check_range(x)
         mean, log_var = self.encode(x)
-        z = self.reparameterize(mean, log_var, _noise((k, *mean.shape), mean.device, generator))
+        noise = _noise((k, *mean.shape), mean.device, generator)
+        z = self.reparameterize(mean, log_var, noise)
         log_likelihood = self.decode(z).log_prob(x).flatten(2).sum(2)
         log_joint = log_likelihood + standard_normal_log_prob(z)
         return (log_joint - gaussian_log_prob(z, mean, log_var)).T
@@ -171,8 +208,8 @@ class VAE(nn.Module):
         low, high = x.aminmax()
         if low < 0 or high > 1:
             raise ValueError(
-                f"the {self.likelihood} decoder wants pixels in [0, 1], these span [{low:.3g}, {high:.3g}]: "
-                "rescale them, or use likelihood='gaussian'"
+                f"the {self.likelihood} decoder wants pixels in [0, 1], these span "
+                f"[{low:.3g}, {high:.3g}]: rescale them, or use likelihood='gaussian'"
             )
 
     # --- sampling ---
@@ -180,9 +217,9 @@ class VAE(nn.Module):
     def sample(
         self, n: int, *, mean: bool = False, generator: torch.Generator | None = None
     ) -> Float[Tensor, "n c h w"]:
-        """n new pictures: z ~ p(z), then x ~ p(x|z), or the mean of p(x|z) if `mean` is set.
+        """n new pictures: z ~ p(z), then x ~ p(x|z), or its mean if `mean` is set.
 
-        The mean is what papers show; it is smoother than anything that the model believes in.
+        The mean is what papers show; it is smoother than what the model believes in.
         """
         where = next(self.parameters()).device
         with torch.no_grad():
@@ -190,27 +227,40 @@ class VAE(nn.Module):
             return pixels.mean if mean else _draw(pixels, generator)
 
 
-def importance_weighted_bound(log_weights: Float[Tensor, "b k"], k: int) -> Float[Tensor, " b"]:
-    """E[log 1/k sum_i w_i], estimated from all disjoint groups of k weights (Burda et al., equation 8).
+def importance_weighted_bound(
+    log_weights: Float[Tensor, "b k"], k: int
+) -> Float[Tensor, " b"]:
+    """E[log 1/k sum_i w_i] (Burda et al., equation 8), over all disjoint groups of k.
 
     k = 1 gives the evidence lower bound; the bound rises towards log p(x) as k grows.
     Raises ValueError if there are fewer than k weights an example.
     """
     groups = log_weights.shape[1] // k if k >= 1 else 0
     if groups == 0:
-        raise ValueError(f"k must lie between 1 and the {log_weights.shape[1]} weights an example, not {k}")
+        raise ValueError(
+            f"k must lie between 1 and the {log_weights.shape[1]} weights an example, "
+            f"not {k}"
+        )
     grouped = log_weights[:, : groups * k].unflatten(1, (groups, k))
     return (grouped.logsumexp(2) - math.log(k)).mean(1)
 
 
-def _noise(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
-    # Drawn on the CPU and then moved: a GPU's generator gives other numbers for the same seed.
+def _noise(
+    shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
+) -> Tensor:
+    # Drawn on the CPU and then moved: a GPU's generator gives other numbers for a seed.
     return torch.randn(shape, generator=generator).to(device)
 
 
 def _draw(pixels: Distribution, generator: torch.Generator | None) -> Tensor:
-    """One sample of every pixel from uniform or normal noise drawn on the CPU."""
+    """One sample of every pixel, from uniform or normal noise drawn on the CPU."""
     if isinstance(pixels, Normal):
-        return pixels.mean + pixels.stddev * _noise(tuple(pixels.mean.shape), pixels.mean.device, generator)
+        return pixels.mean + pixels.stddev * _noise(
+            tuple(pixels.mean.shape), pixels.mean.device, generator
+        )
     uniform = torch.rand(pixels.mean.shape, generator=generator).to(pixels.mean.device)
-    return (uniform < pixels.mean).float() if isinstance(pixels, Bernoulli) else pixels.icdf(uniform)
+    return (
+        (uniform < pixels.mean).float()
+        if isinstance(pixels, Bernoulli)
+        else pixels.icdf(uniform)
+    )

@@ -9,6 +9,7 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+ADDRESS = "https://github.com/OWNER/a-book"
 MODULES = {
     "__init__.py": '__version__ = "0.1"\n',
     "trace.py": (
@@ -35,7 +36,7 @@ class FakeBook:
 
     def __init__(self, root: Path, capsys: pytest.CaptureFixture[str]):
         self.root, self.capsys = root, capsys
-        self.write("_config.yml", "title: A book\n")
+        self.write("_config.yml", f"title: A book\nrepository:\n  url: {ADDRESS}\n  branch: main\n")
         self.write("constraints.txt", "# pinned\nnumpy==2.3.0\ntorch==2.13.0\nscikit-learn==1.7.0\n")
         (root / "notebooks").mkdir()
         for name, text in MODULES.items():

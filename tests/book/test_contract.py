@@ -7,7 +7,8 @@ import pytest
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from gensrc.book import clean, contract
+import gensrc
+from gensrc.book import clean, colab, contract, publish
 
 CHAPTER = "2-part/03-vae"
 SECTIONS = ["The idea", "The mathematics", "The code", "The experiment", "What the article gets wrong"]
@@ -22,11 +23,11 @@ def shown(data: dict[str, str], figure: dict[str, str] | None = None) -> Noteboo
     return new_output("display_data", data=data, metadata={"gensrc": {"figure": figure}} if figure else {})
 
 
-def model() -> NotebookNode:
+def model(address: str) -> NotebookNode:
     """A chapter as it should be. Cells 4 to 8 are its sections, 9 the exercises, 10 an answer, 11 the references."""
     cells = [
         new_markdown_cell("# A chapter\n\n```python\n# no heading\n```"),
-        code("pass", "colab", "hide-input"),
+        code(colab.cell(address, gensrc.__version__), "colab", "hide-input"),
         code('profile = "quick"\nseed = 0', "parameters"),
         code("import numpy", outputs=(shown({"image/png": "AAAA"}, FIGURE),)),
         *[new_markdown_cell(f"## {title}") for title in SECTIONS],
@@ -45,7 +46,7 @@ def number_cells(nb: NotebookNode) -> None:
 
 
 def check(book: Any, change: Callable[[NotebookNode], Any], number: bool = True) -> list[str]:
-    nb = model()
+    nb = model(publish.address(book.root))
     change(nb)
     if number:
         number_cells(nb)
@@ -87,6 +88,7 @@ def test_what_is_allowed(book: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
+        (put(1, "import torch"), "is not the one that `gensrc-book cell` prints"),
         (lambda nb: nb.cells[1].metadata.update(tags=["colab"]), "must be tagged colab and hide-input"),
         (put(2, 'profile = "full"\nseed = 0'), 'must hold profile = "quick" and seed = 0'),
         (put(2, 'profile = "quick"\nseed = 0\nsteps = 5'), "and no other name"),

@@ -75,7 +75,8 @@ def test_everything_that_is_installed_is_pinned() -> None:
 
 
 def test_everything_that_is_pinned_is_needed() -> None:
-    needless = {name for name in repository.pins(ROOT).keys() - needed() if installed(name)}
+    by_make = set(re.findall(r"constraints\.txt ([a-z-]+)$", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    needless = {name for name in repository.pins(ROOT).keys() - needed() - by_make if installed(name)}
     assert not needless, "take them out of constraints.txt"
 
 
@@ -102,7 +103,7 @@ def test_pins_are_sorted() -> None:
 def test_conda_users_get_the_environment_that_make_makes() -> None:
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     *conda, pip = environment["dependencies"]
-    (install,) = re.findall(r"pip install (?:--\S+ )*(-c \S+) (-e \S+)\n", (ROOT / "Makefile").read_text())
+    (install,) = re.findall(r"\$\(PIP\) install (-c \S+) (-e \S+)\n", (ROOT / "Makefile").read_text())
     assert environment["name"] == PROJECT["name"]
     assert pip == {"pip": [line.replace('"', "") for line in install]}
     assert Requirement(conda[0]).name == "python"
@@ -130,6 +131,12 @@ def test_citation_licence_and_version_agree() -> None:
         .startswith("Creative Commons Attribution 4.0 International Public License\n")
     )
     assert "LICENSE" in PROJECT["license-files"]
+
+
+def test_the_package_takes_the_licence_of_each_data_set_along() -> None:
+    folders = {path.parent for path in ROOT.glob("gensrc/data/files/*/card.json")}
+    assert folders
+    assert {path.parent for pattern in PROJECT["license-files"][1:] for path in ROOT.glob(pattern)} == folders
 
 
 def test_citation_is_valid() -> None:

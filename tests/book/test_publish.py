@@ -38,8 +38,8 @@ def root(tmp_path: Path) -> Path:
     (root / "notebooks/1-part/01-chapter.ipynb").write_text(notebook(colab.cell(OLD, gensrc.__version__)))
     (root / "gensrc/model.py").write_text("one\n")
     (root / "LICENSE").write_text("MIT\n")
-    (root / ".gitignore").write_text("*.ipynb_\nLICENSE\n")
     git(root, "init", "--quiet")
+    (root / ".git/info/exclude").write_text("LICENSE\n")  # a person's own rules are none of the branch's
     git(root, "add", "--force", ".")
     git(root, "commit", "--quiet", "-m", "First")
     return root
