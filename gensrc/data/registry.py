@@ -45,7 +45,7 @@ class File:
 class Source:
     """The package that a pack file was made from."""
 
-    client: str  # "npm" or "apt": who fetches it
+    client: str  # "npm", "pip", "apt" or "apt-lists": who fetches it
     package: str
     version: str
     sha256: str  # of the archive that the client fetches
@@ -64,11 +64,12 @@ class Card:
     licence: str
     licence_url: str
     attribution: str
-    source: Source
+    source: Source | None  # none if the pack holds no file of it
     cut: str  # how the pack's files were made from the source
     quirks: str  # duplicates, leakage and whatever else surprises
     files: tuple[File, ...]  # in the pack
     on_demand: tuple[File, ...]
+    more_sources: tuple[Source, ...] = ()
 
 
 def cards(pack: Path) -> list[Card]:
@@ -79,7 +80,8 @@ def cards(pack: Path) -> list[Card]:
 @cache
 def _card(path: Path) -> Card:
     fields = json.loads(path.read_text(encoding="utf8"))
-    fields["source"] = Source(**fields["source"])
+    fields["source"] = Source(**fields["source"]) if fields["source"] else None
+    fields["more_sources"] = tuple(Source(**source) for source in fields.get("more_sources", ()))
     for part in ("files", "on_demand"):
         entries = [entry | {"urls": tuple(entry.get("urls", ()))} for entry in fields[part]]
         fields[part] = tuple(File(**entry) for entry in entries)

@@ -50,7 +50,9 @@ def test_the_page_has_every_data_set_of_the_pack() -> None:
     assert found.startswith("# Data sets and licences\n")
     for card in cards(ROOT / "gensrc" / "data" / "files"):
         section = found.split(f"\n## {card.title}\n")[1].split("\n## ")[0]
-        for words in (card.licence_url, card.attribution, card.source.version, card.quirks):
+        versions = [source.version for source in (card.source, *card.more_sources) if source]
+        assert bool(versions) == bool(card.files)
+        for words in (card.licence_url, card.attribution, card.quirks, *versions):
             assert words in section
         for file in card.files + card.on_demand:
             assert f"`{file.name}`" in section

@@ -19,7 +19,7 @@ from gensrc.book.repository import BookError, find_root
 ROOT = find_root(Path(__file__))
 STAMP = {
     "verified": "2026-03-04",
-    "torch": "2.13.0",
+    "torch": "2.13.0+cpu",
     "hardware": "1 core of a Xeon",
     "profile": "quick",
     "seconds": 61.4,
