@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from make_pictures import PICTURE_MAKERS
 from make_text import TEXT_MAKERS
 from torch import Tensor
 
@@ -78,6 +79,7 @@ MAKERS: dict[str, Callable[[Path, dict[str, Any]], dict[str, bytes]]] = {
     "mnist": make_mnist,
     "fashion-mnist": make_fashion_mnist,
     **TEXT_MAKERS,
+    **PICTURE_MAKERS,
 }
 
 
