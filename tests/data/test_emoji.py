@@ -55,6 +55,8 @@ def test_the_grinning_face_is_what_it_should_be(loaded: dict[str, Emoji]) -> Non
     assert train.subgroups[0] == "face-smiling"
     assert {"smile", "teeth", "happy"} <= set(train.tags[0])
     assert train.images[0, :, 18, 32].tolist() == [252, 234, 43]  # OpenMoji's yellow, on the forehead
+    mark = train.images[train.names.index("red exclamation mark")].amin(0) < 200
+    assert mark.any(1).sum() > 3 * mark.any(0).sum()  # upright
 
 
 def test_all_groups_are_there(loaded: dict[str, Emoji]) -> None:
