@@ -6,13 +6,18 @@ The emoji are drawn by resvg, which is no dependency of the book: `pip install r
 import hashlib
 import io
 import json
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
+
+from gensrc.data.speech import RATE, mu_law, read_wav
 
 # --- Emoji ------------------------------------------------------------------------------------------------------------
 
@@ -110,6 +115,45 @@ def number(name: str) -> int:
     return int(hashlib.sha256(name.encode()).hexdigest()[-8:], 16)
 
 
+# --- Speech -----------------------------------------------------------------------------------------------------------
+
+SECONDS = (3, 12)
+SOFT = 256 / 32768  # below which a sample counts as silence
+PAUSE = 400  # samples of silence that are left at both ends
+
+
+def make_speech(unpacked: Path, card: dict[str, Any]) -> dict[str, bytes]:
+    """The prompts of three to twelve seconds as mu-law codes, one after the other, and a table of what they are."""
+    folder = unpacked / "usr" / "share" / "asterisk" / "sounds" / "en_US_f_Allison"
+    codes: dict[str, Tensor] = {}
+    for path in sorted(folder.glob("*.wav")):
+        samples, rate = read_wav(path.read_bytes())
+        if rate == RATE and SECONDS[0] <= samples.shape[1] / RATE <= SECONDS[1]:
+            codes[path.stem] = mu_law(without_silence(samples[0]))
+    table = {
+        "names": list(codes),
+        "lengths": [len(prompt) for prompt in codes.values()],
+        "splits": ["test" if number(sentence(name)) % 9 == 0 else "train" for name in codes],
+    }
+    whole = torch.cat(list(codes.values())).to(torch.uint8)
+    header = struct.pack(">4BI", 0, 0, 0x08, 1, len(whole))
+    content = json.dumps(table, indent=0) + "\n"
+    return {"codes-idx1-ubyte": header + whole.numpy().tobytes(), "table.json": content.encode()}
+
+
+def sentence(name: str) -> str:
+    """The same for prompts that say almost the same, such as that a volume goes up, goes down or goes back."""
+    topic, *rest = re.sub(r"\d+$", "", name).split("-")
+    return "-".join([topic, *("volume" if part in ("inc", "dec", "rest") else part for part in rest[:1])])
+
+
+def without_silence(samples: Tensor) -> Tensor:
+    """The samples without the silence at both ends, but for a short pause."""
+    loud = (samples.abs() >= SOFT).nonzero()[:, 0]
+    return samples[max(int(loud[0]) - PAUSE, 0) : int(loud[-1]) + 1 + PAUSE]
+
+
 PICTURE_MAKERS: dict[str, Callable[[Path, dict[str, Any]], dict[str, bytes]]] = {
     "emoji": make_emoji,
+    "speech": make_speech,
 }

@@ -1,0 +1,122 @@
+"""Recorded speech: one speaker, 8,000 samples a second, as waves and as the codes of mu-law companding.
+
+Mu-law spends its 256 levels where speech needs them: close together for soft sounds, far apart for loud ones. It is the
+companding of telephony, and of WaveNet (van den Oord and others, 2016), which predicts codes instead of waves; here as
+the smooth formula, not in the piecewise linear form of the standard G.711.
+"""
+
+import json
+import math
+import struct
+from dataclasses import dataclass
+from functools import cache
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from gensrc.data import registry
+from gensrc.data.images import read_idx
+from gensrc.data.registry import DataError
+
+RATE = 8000  # samples a second
+LEVELS = 256
+PCM = 1  # the number of uncompressed samples among the formats of WAV
+
+
+@dataclass(frozen=True, eq=False)
+class Speech:
+    """n recordings of unequal length, 8,000 samples a second."""
+
+    waves: tuple[Float[Tensor, "_"], ...]  # in [-1, 1]
+    codes: tuple[Int64[Tensor, "_"], ...]  # the same as mu-law codes, 0 to 255
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def speech(split: str = "train") -> Speech:
+    """Spoken prompts of a telephone system, three to twelve seconds each; each prompt is in one split.
+
+    The waves are what the codes mean, so that `mu_law(wave)` gives the codes back exactly.
+
+    Raises ValueError for another split than "train" and "test", DataError if a file is damaged.
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split has to be 'train' or 'test', not {split!r}.")
+    table = json.loads(registry.read("speech/table.json.xz"))
+    whole = read_idx(registry.read("speech/codes-idx1-ubyte.xz")).to(torch.int64).split(table["lengths"])
+    rows = [row for row, name in enumerate(table["splits"]) if name == split]
+    codes = tuple(whole[row] for row in rows)
+    return Speech(tuple(map(from_mu_law, codes)), codes, tuple(table["names"][row] for row in rows))
+
+
+def mu_law(waves: Float[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
+    """The code of each sample: where ln(1 + 255 |x|) / ln 256, with the sign of x, lies in 256 steps from -1 to 1.
+
+    Samples beyond [-1, 1] get the code of the nearer end.
+    """
+    return torch.bucketize(waves.contiguous(), _between().to(waves))
+
+
+def from_mu_law(codes: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The sample in [-1, 1] that each code from 0 to 255 means."""
+    return _levels().to(codes.device)[codes]
+
+
+@cache
+def _levels() -> Float[Tensor, "256"]:
+    return _expanded([2 * code / (LEVELS - 1) - 1 for code in range(LEVELS)])
+
+
+@cache
+def _between() -> Float[Tensor, "255"]:
+    """From which sample on it is the next code's."""
+    return _expanded([(2 * code + 1) / (LEVELS - 1) - 1 for code in range(LEVELS - 1)])
+
+
+def _expanded(companded: list[float]) -> Float[Tensor, " n"]:
+    # Rounded to 24 bits, so that machines whose powers differ in the last place agree.
+    exact = [math.copysign((LEVELS ** abs(value) - 1) / (LEVELS - 1), value) for value in companded]
+    return torch.tensor([round(value * 2**24) / 2**24 for value in exact])
+
+
+def read_wav(content: bytes) -> tuple[Float[Tensor, "channels time"], int]:
+    """The samples in [-1, 1) in the bytes of a WAV file, and how many there are a second.
+
+    Raises DataError if `content` is no WAV file of uncompressed samples of 8 or 16 bits, or is incomplete.
+    """
+    if len(content) < 12 or content[:4] != b"RIFF" or content[8:12] != b"WAVE":
+        raise DataError("This is no WAV file: it has to start with RIFF, its size and WAVE.")
+    chunks = _chunks(content)
+    if b"fmt " not in chunks or b"data" not in chunks or len(chunks[b"fmt "]) < 16:
+        raise DataError("This WAV file lacks the description of its samples, or the samples.")
+    kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", chunks[b"fmt "][:16])
+    if kind != PCM or bits not in (8, 16) or channels < 1 or rate < 1:
+        raise DataError(
+            f"This WAV file has the format {kind} with {bits} bits, {channels} channels and {rate} samples a second; "
+            "only uncompressed samples (format 1) of 8 or 16 bits can be read: convert it."
+        )
+    data = bytearray(chunks[b"data"])
+    if not data or len(data) % (channels * bits // 8):
+        raise DataError(f"This WAV file has {len(data)} bytes of samples, which is no whole number above 0 of them.")
+    if bits == 8:  # from 0 to 255, the middle is silence
+        samples = (torch.frombuffer(data, dtype=torch.uint8).to(torch.float32) - 128) / 128
+    else:
+        samples = torch.frombuffer(data, dtype=torch.int16).to(torch.float32) / 32768
+    return samples.view(-1, channels).T.contiguous(), rate
+
+
+def _chunks(content: bytes) -> dict[bytes, bytes]:
+    """The parts of a WAV file by name, the first of each; each must be there as a whole."""
+    found: dict[bytes, bytes] = {}
+    position = 12
+    while position + 8 <= len(content):
+        name, size = struct.unpack_from("<4sI", content, position)
+        start = position + 8
+        if start + size > len(content):
+            raise DataError(f"This WAV file is incomplete: {start + size - len(content)} bytes are missing.")
+        found.setdefault(name, content[start : start + size])
+        position = start + size + size % 2
+    return found
