@@ -22,16 +22,15 @@ def fill(nb: NotebookNode, stamp: dict[str, Any], record: dict[str, Any] | None)
 
 
 def line(stamp: dict[str, Any], record: dict[str, Any] | None) -> str:
-    """For example "quick profile 41 s and 0.9 GB (one thread); full profile 18 min and 1.2 GB on an NVIDIA H200"."""
-    quick = f"quick profile {_time(stamp['seconds'])} and {_memory(stamp['peak_mb'])} on {stamp['hardware']}"
-    if record is None:
-        return quick
-    return f"{quick}; full profile {_time(record['seconds'])} and {_memory(record['peak_mb'])} on {record['hardware']}"
+    """For example "41 s and 0.9 GB in the quick profile (a CPU, 1 thread); 18 min and 2.0 GB in the full one (a GPU)"."""
+    quick = f"{_cost(stamp)} in the quick profile ({stamp['hardware']})"
+    return quick if record is None else f"{quick}; {_cost(record)} in the full one ({record['hardware']})"
+
+
+def _cost(run: dict[str, Any]) -> str:
+    return f"{_time(run['seconds'])} and {run['peak_mb'] / 1024:.1f} GB of memory"
 
 
 def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
 
-
-def _memory(megabytes: float) -> str:
-    return f"{megabytes / 1024:.1f} GB"

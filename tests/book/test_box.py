@@ -8,7 +8,7 @@ STAMP = {"seconds": 41.3, "peak_mb": 950, "hardware": "a CPU, 1 thread of 2 core
 RECORD = {"seconds": 1100.0, "peak_mb": 2048, "hardware": "a GPU"}
 
 
-def notebook(text: str = f"# T\n\n> **Needs** {box.OPEN}old{box.CLOSE}. Nothing more.") -> dict:
+def notebook(text: str = f"# T\n\n> **Takes** {box.OPEN}old{box.CLOSE}. Nothing more.") -> dict:
     return new_notebook(cells=[new_code_cell(f"# {box.OPEN}{box.CLOSE}"), new_markdown_cell(text)])
 
 
@@ -17,8 +17,8 @@ def test_the_line_is_written_between_the_marks_and_nowhere_else():
     box.fill(nb, STAMP, RECORD)
     assert nb.cells[0].source == f"# {box.OPEN}{box.CLOSE}"
     assert nb.cells[1].source == (
-        f"# T\n\n> **Needs** {box.OPEN}quick profile 41 s and 0.9 GB on a CPU, 1 thread of 2 cores; "
-        f"full profile 18 min and 2.0 GB on a GPU{box.CLOSE}. Nothing more."
+        f"# T\n\n> **Takes** {box.OPEN}41 s and 0.9 GB of memory in the quick profile (a CPU, 1 thread of 2 cores); "
+        f"18 min and 2.0 GB of memory in the full one (a GPU){box.CLOSE}. Nothing more."
     )
     again = nb.cells[1].source
     box.fill(nb, STAMP, RECORD)
@@ -28,7 +28,7 @@ def test_the_line_is_written_between_the_marks_and_nowhere_else():
 def test_without_a_full_run_only_the_quick_one_is_told():
     nb = notebook()
     box.fill(nb, STAMP, None)
-    assert "full profile" not in nb.cells[1].source
+    assert "full one" not in nb.cells[1].source
 
 
 def test_a_notebook_without_marks_stays_as_it_is():

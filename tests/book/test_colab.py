@@ -28,7 +28,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CHAPTER = "2-gans-to-transformers/03-vae"
 # What Colab preloads of what a chapter needs. All of it has our pins, and so comes from this environment, except the
 # packages that are small to fetch and that Colab holds back at much older versions.
-PRELOADED = ["torch", "numpy", "matplotlib", "ipywidgets", "ipykernel", "tqdm", "safetensors", "pooch"]
+PRELOADED = [
+    *["torch", "numpy", "matplotlib", "ipywidgets", "ipykernel", "tqdm", "safetensors", "pooch"],
+    "scikit-learn",
+]
 HELD_BACK = [
     *["ipython==7.34.0", "backcall", "decorator", "pickleshare"],
     *["ipywidgets==7.7.1", "widgetsnbextension==3.6.10", "ipython_genutils"],
