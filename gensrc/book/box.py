@@ -33,4 +33,3 @@ def _cost(run: dict[str, Any]) -> str:
 
 def _time(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
-
