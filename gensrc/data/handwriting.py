@@ -21,11 +21,12 @@ MARGIN = 4  # pixels to add around a picture so that the square fits in wherever
 
 @dataclass(frozen=True, eq=False)
 class Handwriting:
-    """The digits of a split of MNIST, sorted by class, and for each where its ink is."""
+    """The digits of a split of MNIST, where the ink of each is, and which are of which class."""
 
     digits: UInt8[Tensor, "n 36 36"]  # with the margin
     corners: Int64[Tensor, "n 2"]  # top and left of the square that has the ink in its middle
-    starts: Int64[Tensor, "10"]  # of each class among the digits
+    by_class: Int64[Tensor, " n"]  # the numbers of the zeros, then those of the ones, and so on
+    starts: Int64[Tensor, "10"]  # of each class in by_class
     counts: Int64[Tensor, "10"]
 
     def write(
@@ -36,7 +37,7 @@ class Handwriting:
         Any whole number is a choice; those that differ by the number of examples of the digit are the same.
         """
         known = digits.clamp(min=0)
-        which = (self.starts[known] + choices % self.counts[known]).flatten()
+        which = self.by_class[(self.starts[known] + choices % self.counts[known]).flatten()]
         steps = torch.arange(INK)
         rows, columns = (self.corners[which, axis, None] + steps for axis in (0, 1))
         ink = self.digits[which[:, None, None], rows[:, :, None], columns[:, None, :]]
@@ -48,11 +49,10 @@ class Handwriting:
 def handwriting(split: str) -> Handwriting:
     """The hands of "train" or "test", read once. Raises ValueError for another split, DataError for damaged files."""
     data = mnist(split, dtype=torch.uint8)
-    order = data.labels.argsort(stable=True)
-    counts = data.labels.bincount(minlength=10)
-    digits = F.pad(data.images[order, 0], [MARGIN] * 4)
-    corners = torch.stack([_middle(digits.amax(2)), _middle(digits.amax(1))], 1)
-    return Handwriting(digits, corners - INK // 2, counts.cumsum(0) - counts, counts)
+    images, counts = data.images[:, 0], data.labels.bincount(minlength=10)
+    middles = torch.stack([_middle(images.amax(2)), _middle(images.amax(1))], 1) + MARGIN
+    by_class = data.labels.argsort(stable=True)
+    return Handwriting(F.pad(images, [MARGIN] * 4), middles - INK // 2, by_class, counts.cumsum(0) - counts, counts)
 
 
 def _middle(profile: UInt8[Tensor, "n length"]) -> Int64[Tensor, " n"]:
