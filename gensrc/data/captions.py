@@ -373,7 +373,7 @@ def captioned_digits(
     images = torch.cat([_paint(hands.write(who, hand, GLYPH), colour, where) for who, hand, colour, where in parts])
     scenes = tuple(
         Scene(tuple(THINGS[thing] for thing in row if thing >= 0), NAMES[layout])
-        for row, layout in zip(things.tolist(), layouts.tolist(), strict=True)
+        for row, layout in zip(things.numpy().tolist(), layouts.numpy().tolist(), strict=True)
     )
     said = pick(map(wordings, scenes), random[:, 19])
     return CaptionedImages(as_levels(images, dtype), said, scenes, corners.masked_fill(things[..., None] < 0, -1))

@@ -96,7 +96,7 @@ def draw(n: int, columns: int, *, split: str, combinations: str, seed: int) -> I
 
 def pick(options: Iterable[tuple[str, ...]], choices: Int64[Tensor, " n"]) -> tuple[str, ...]:
     """One of each of n lots of options: the one that the choice says, which may be any whole number."""
-    return tuple(some[choice % len(some)] for some, choice in zip(options, choices.tolist(), strict=True))
+    return tuple(some[choice % len(some)] for some, choice in zip(options, choices.numpy().tolist(), strict=True))
 
 
 def as_levels(images: UInt8[Tensor, "*shape"], dtype: torch.dtype) -> Float[Tensor, "*shape"] | UInt8[Tensor, "*shape"]:

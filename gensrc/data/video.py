@@ -185,7 +185,7 @@ def moving_digits(
     parts = zip(digits.split(CHUNK), random[:, 19:21].split(CHUNK), corners.split(CHUNK), strict=True)
     hands = handwriting(split)
     shown = [_film(hands.write(who, hand, GLYPH * size // SIZES[0]), where, size) for who, hand, where in parts]
-    clips = tuple(Clip(tuple(ACTORS[actor] for actor in row if actor >= 0)) for row in actors.tolist())
+    clips = tuple(Clip(tuple(ACTORS[actor] for actor in row if actor >= 0)) for row in actors.numpy().tolist())
     captions = pick(map(wordings, clips), random[:, 21])
     return CaptionedClips(as_levels(torch.cat(shown), dtype), captions, clips)
 
