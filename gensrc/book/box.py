@@ -22,7 +22,7 @@ def fill(nb: NotebookNode, stamp: dict[str, Any], record: dict[str, Any] | None)
 
 
 def line(stamp: dict[str, Any], record: dict[str, Any] | None) -> str:
-    """For example "41 s and 0.9 GB in the quick profile (a CPU, 1 thread); 18 min and 2.0 GB in the full one (a GPU)"."""
+    """For example "41 s and 0.9 GB of memory in the quick profile (a CPU); 18 min and ... in the full one (a GPU)"."""
     quick = f"{_cost(stamp)} in the quick profile ({stamp['hardware']})"
     return quick if record is None else f"{quick}; {_cost(record)} in the full one ({record['hardware']})"
 
