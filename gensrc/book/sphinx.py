@@ -38,7 +38,7 @@ MISLEADING = {
     '<summary aria-label="Toggle hidden content">': "<summary>",
     '<div role="list" class="citation-list">': '<div class="citation-list">',
 }
-GENERATED = ("articles", "errata", "datasets", "text_data", "results")
+GENERATED = ("articles", "errata", "datasets", "picture_data", "sound_data", "text_data", "results")
 THEBE = re.compile(r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>', re.DOTALL)
 
 
