@@ -6,6 +6,7 @@ modules that parse them, and the pictures are those that tools/draw_data.py drew
 
 import ast
 import json
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -153,11 +154,10 @@ def _judge(root: Path, names: tuple[str, ...]) -> list[str]:
     card = json.loads((root / "gensrc" / "checkpoints" / "judge.json").read_text(encoding="utf8"))
     shares = json.loads(card["about"].split("on test digits: ")[1].rstrip("."))
     parts = [part for part in ATTRIBUTES if part in shares[names[0]]]
-    lines = ["| Read from | " + " | ".join(ATTRIBUTES[part] for part in parts) + " |"]
-    lines += ["| --- |" + " ---: |" * len(parts)]
-    lines += [
-        f"| {name} | " + " | ".join(f"{100 * shares[name][part]:.2f} %" for part in parts) + " |" for name in names
-    ]
+    lines = ["| Read right | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
+    for part in parts:
+        cells = [f"{100 * shares[name][part]:.2f}\N{NO-BREAK SPACE}%" for name in names]
+        lines.append(f"| {ATTRIBUTES[part]} | {' | '.join(cells)} |")
     introduction = (
         "`gensrc.models.judge` reads pictures and clips without seeing a caption, so that what a model draws can be "
         "scored. On test digits it gets this right:"
@@ -176,6 +176,11 @@ def _sheets(shown: list[dict[str, Any]]) -> list[str]:
 def _photographs(shown: list[dict[str, str]]) -> list[str]:
     temple, dahlia = shown
     return [
-        *figure(temple["file"], "A temple of four storeys in China above a lake, in colour.", temple["attribution"]),
-        *figure(dahlia["file"], "An orange dahlia before dark leaves, in colour.", dahlia["attribution"]),
+        *figure(temple["file"], "A temple of four storeys in China above a lake, in colour.", _credit(temple)),
+        *figure(dahlia["file"], "An orange dahlia before dark leaves, in colour.", _credit(dahlia)),
     ]
+
+
+def _credit(photograph: dict[str, str]) -> str:
+    """Who took it, as a link: an address in full is wider than a phone."""
+    return re.sub(r"by (\w+), (\S+),", r"by [\1](\2),", photograph["attribution"])

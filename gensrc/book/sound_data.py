@@ -23,7 +23,7 @@ from gensrc.data.speech import RATE, speech
 
 prompts = speech("train")
 prompts.waves[0]  # in [-1, 1], 8,000 samples a second
-prompts.codes[0]  # the same as whole numbers from 0 to 255, for a model that predicts classes
+prompts.codes[0]  # the same as whole numbers, 0 to 255
 years = sunspots()
 years.times, years.values
 ```

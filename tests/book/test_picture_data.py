@@ -125,10 +125,14 @@ def test_the_grammars_and_what_is_held_out_are_the_modules(found: dict[str, str]
 def test_what_the_judge_reads_right_is_what_its_card_says(found: dict[str, str]) -> None:
     card = json.loads((ROOT / "gensrc" / "checkpoints" / "judge.json").read_text(encoding="utf8"))
     shares = json.loads(card["about"].split("on test digits: ")[1].rstrip("."))
-    for name, last in (("scenes", "scene"), ("unseen combinations", "scene"), ("clips of 64 pixels", "clip")):
-        row = next(line for line in found["picture"].splitlines() if line.startswith(f"| {name} |"))
-        assert f"| {100 * shares[name]['digit']:.2f} % |" in row
-        assert row.endswith(f"| {100 * shares[name][last]:.2f} % |")
+    for names, last in (
+        (("scenes", "unseen combinations"), "scene"),
+        (("clips of 32 pixels", "clips of 64 pixels"), "clip"),
+    ):
+        table = found["picture"].split(f"| Read right | {' | '.join(names)} |")[1].split("\n\n")[0]
+        for attribute, title in (("digit", "digit"), (last, "all of it")):
+            cells = [f"{100 * shares[name][attribute]:.2f}\N{NO-BREAK SPACE}%" for name in names]
+            assert f"\n| {title} | {' | '.join(cells)} |" in table
 
 
 def test_drawing_them_again_draws_the_same(tool: ModuleType, tmp_path: Path) -> None:
@@ -139,6 +143,11 @@ def test_drawing_them_again_draws_the_same(tool: ModuleType, tmp_path: Path) -> 
         if not MADE_ELSEWHERE.search(path.name):
             drawn, stored = (np.asarray(Image.open(folder / path.name).convert("RGB")) for folder in (tmp_path, ASSETS))
             assert np.array_equal(drawn, stored), path.name
+
+
+def test_photographs_name_who_took_them(found: dict[str, str]) -> None:
+    address = "https://www.flickr.com/photos/vultilion/6056698931"
+    assert f"\nPhotograph by [vultilion]({address}), CC BY 2.0\n" in found["picture"]
 
 
 def test_no_line_of_a_page_is_markup_by_accident(found: dict[str, str]) -> None:
