@@ -164,6 +164,7 @@ def fused_attention(
             query, key, value, dropout_p=dropout, is_causal=causal
         )
     any_allowed = mask.any(-1, keepdim=True)
+    # Kernels differ in what they make of a row that allows nothing: they get none.
     output = F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask | ~any_allowed, dropout_p=dropout
     )
@@ -216,11 +217,11 @@ class MultiHeadAttention(nn.Module):
         A query that may attend to nothing gets the bias of `out_proj`.
         Raises ValueError for shapes that do not fit together.
         """
-        q, k, v = self._project(query, key, value)
+        q, k, v = self.project(query, key, value)
         self._check_mask(mask, q, k)
         dropout = self.dropout if self.training else 0.0
         heads = fused_attention(q, k, v, mask=mask, causal=causal, dropout=dropout)
-        return self._merge(heads)
+        return self.merge(heads)
 
     def with_weights(
         self,
@@ -232,18 +233,25 @@ class MultiHeadAttention(nn.Module):
         causal: bool = False,
     ) -> tuple[Float[Tensor, "batch query d"], Float[Tensor, "batch heads query key"]]:
         """`forward` written out, without dropout: the output and the weights."""
-        q, k, v = self._project(query, key, value)
+        q, k, v = self.project(query, key, value)
         self._check_mask(mask, q, k)
         if causal:
             triangle = causal_mask(q.shape[2], key_time=k.shape[2], device=q.device)
             mask = triangle if mask is None else mask & triangle
         heads, weights = scaled_dot_product_attention(q, k, v, mask=mask)
-        return self._merge(heads), weights
+        return self.merge(heads), weights
 
-    def _project(
-        self, query: Tensor, key: Tensor | None, value: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of all heads, each (batch, heads, time, d_k)."""
+    def project(
+        self,
+        query: Float[Tensor, "batch query d"],
+        key: Float[Tensor, "batch key d"] | None = None,
+        value: Float[Tensor, "batch key d"] | None = None,
+    ) -> tuple[
+        Float[Tensor, "batch heads query d_k"],
+        Float[Tensor, "batch heads time d_k"],
+        Float[Tensor, "batch heads time d_k"],
+    ]:
+        """Queries, keys and values of all heads, from the arguments of `forward`."""
         if key is None and value is not None:
             raise ValueError("values need keys: give key as well as value")
         self._check_shapes(query, key, value)
@@ -259,7 +267,9 @@ class MultiHeadAttention(nn.Module):
         q, k, v = (p.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for p in parts)
         return q, k, v
 
-    def _merge(self, heads: Tensor) -> Tensor:
+    def merge(
+        self, heads: Float[Tensor, "batch heads query d_k"]
+    ) -> Float[Tensor, "batch query d"]:
         """The heads side by side again, times W^O."""
         return self.out_proj(heads.transpose(1, 2).flatten(2))
 

@@ -237,6 +237,7 @@ def test_shapes_that_do_not_fit_are_refused(arguments, message):
     ours, _ = pair()
     # Past the shape check of the tests themselves, which a reader does not have.
     forward = inspect.unwrap(MultiHeadAttention.forward)
+    ours.project = inspect.unwrap(MultiHeadAttention.project).__get__(ours)
     with pytest.raises(ValueError, match=message):
         forward(ours, *[None if shape is None else numbers(*shape) for shape in arguments])
 
