@@ -59,7 +59,7 @@ def cosine_scores(
 
 
 class AdditiveScores(nn.Module):
-    """v . tanh(W q + U k) (Bahdanau et al.): a perceptron with one hidden layer.
+    """w . tanh(W q + U k + b) (Bahdanau et al.): a perceptron with one hidden layer.
 
     Queries and keys may differ in width. Raises ValueError for a width below 1.
     """
