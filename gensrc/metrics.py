@@ -13,6 +13,15 @@ def active_units(means: Float[Tensor, "n d"], *, threshold: float = 0.01) -> int
     return int((means.var(0) > threshold).sum())
 
 
+def active_directions(means: Float[Tensor, "n d"], *, threshold: float = 0.01) -> int:
+    """How many directions of the code carry something: eigenvalues of the means' covariance above `threshold`.
+
+    Unlike `active_units` it does not change when the code is rotated: one direction that is spread over many variables
+    is still one.
+    """
+    return int((torch.linalg.eigvalsh(torch.cov(means.T.double())) > threshold).sum())
+
+
 def knn_classify(
     known_codes: Float[Tensor, "n d"], known_labels: Int[Tensor, " n"], codes: Float[Tensor, "m d"], *, k: int = 5
 ) -> Int[Tensor, " m"]:

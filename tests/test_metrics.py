@@ -57,3 +57,11 @@ def test_active_units_counts_variances_above_the_threshold():
     codes = torch.randn(5000, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.2, 0.05, 0.0])
     assert metrics.active_units(codes) == 2
     assert metrics.active_units(codes, threshold=0.001) == 3
+
+
+def test_active_directions_do_not_depend_on_the_axes():
+    codes = torch.randn(5000, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.2, 0.05, 0.0])
+    turned = codes @ torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(1))).Q
+    assert metrics.active_directions(codes) == metrics.active_directions(turned) == 2
+    assert metrics.active_units(turned) > 2
+    assert metrics.active_directions(turned, threshold=0.001) == 3

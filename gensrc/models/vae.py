@@ -6,8 +6,11 @@ and the closed-form divergence (appendix B). Burda, Grosse and Salakhutdinov, Im
 Weighted Autoencoders, ICLR 2016, equation 8, is the source of the tighter bound.
 
 Deviations: hidden units are rectified (the paper has tanh); the optimiser is chosen by
-whoever trains. The Gaussian decoder has one learned variance for all pixels (Rybkin,
-Daniilidis, Levine, ICML 2021) instead of one per pixel.
+whoever trains. The Gaussian decoder has one variance for all pixels, learned (Rybkin,
+Daniilidis, Levine, ICML 2021) or given, instead of one per pixel. The weight on the
+divergence is that of Higgins et al. (beta-VAE, ICLR 2017), the free nats are those of
+Kingma et al. (Improved Variational Inference with Inverse Autoregressive Flow, NeurIPS
+2016, equation 15), with one variable as a group.
 
 Shapes: b examples, c h w the picture, d the latent variables, k samples of them.
 """
@@ -47,6 +50,17 @@ def gaussian_kl(
     return 0.5 * (mean.square() + log_var.exp() - log_var - 1).sum(-1)
 
 
+def free_nats_kl(
+    mean: Float[Tensor, "b d"], log_var: Float[Tensor, "b d"], nats: float
+) -> Float[Tensor, ""]:
+    """The divergence averaged over b, in which no variable counts less than `nats`.
+
+    A variable below that floor gets no gradient from here: its first nats are free.
+    """
+    each = gaussian_kl(mean.unsqueeze(-1), log_var.unsqueeze(-1)).mean(0)
+    return each.clamp(min=nats).sum()
+
+
 def standard_normal_log_prob(z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
     """log N(z; 0, I) in nats, summed over d."""
     return -0.5 * (z.square() + math.log(2 * math.pi)).sum(-1)
@@ -63,10 +77,13 @@ def gaussian_log_prob(
     ).sum(-1)
 
 
-def _mlp(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs)
-    )
+def _mlp(inputs: int, hidden: int, outputs: int, layers: int = 1) -> nn.Sequential:
+    """A perceptron with `layers` hidden layers; a linear map if there are none."""
+    parts: list[nn.Module] = []
+    for _ in range(layers):
+        parts += [nn.Linear(inputs, hidden), nn.ReLU()]
+        inputs = hidden
+    return nn.Sequential(*parts, nn.Linear(inputs, outputs))
 
 
 def _check_sizes(**sizes: int) -> None:
@@ -109,15 +126,24 @@ class Autoencoder(nn.Module):
 class VAE(nn.Module):
     """p(z) = N(0, I), p(x|z) of the chosen family, q(z|x) = N(mean, diag variance).
 
-    Encoder and decoder have one hidden layer each.
+    hidden_layers: how many encoder and decoder have each. With none and a Gaussian
+    likelihood this is the linear VAE, whose optimum is known (Lucas et al., 2019).
 
     likelihood: "bernoulli" for pixels that are 0 or 1 (grey levels in between are
     accepted, because everyone does it, but then the result is no likelihood),
     "continuous_bernoulli" for grey levels in [0, 1] (Loaiza-Ganem and Cunningham,
     NeurIPS 2019), "gaussian" for any real pixels.
 
-    Raises ValueError for an unknown likelihood, and for a size below 1.
+    scale: the Gaussian's standard deviation; learned if it is None.
+
+    Raises ValueError for an unknown likelihood, a size below 1, fewer than no hidden
+    layers, and a scale that is not positive or not of a Gaussian.
     """
+
+    beta = 1.0
+    """Weight of the divergence in `loss`; annealing raises it from 0 to 1."""
+    free_nats = 0.0
+    """What each latent variable may cost, on average over a batch, free of charge."""
 
     def __init__(
         self,
@@ -126,18 +152,29 @@ class VAE(nn.Module):
         hidden_dim: int = 400,
         latent_dim: int = 20,
         likelihood: str = "bernoulli",
+        hidden_layers: int = 1,
+        scale: float | None = None,
     ) -> None:
         super().__init__()
         _check_sizes(hidden_dim=hidden_dim, latent_dim=latent_dim)
         if likelihood not in LIKELIHOODS:
             known = ", ".join(LIKELIHOODS)
             raise ValueError(f"likelihood must be one of {known}, not {likelihood!r}")
+        if hidden_layers < 0:
+            raise ValueError(f"hidden_layers must be at least 0, not {hidden_layers}")
+        if scale is not None and (likelihood != "gaussian" or not scale > 0):
+            raise ValueError(
+                "scale is the standard deviation of a Gaussian decoder and must be "
+                f"positive; it is {scale}, and the decoder {likelihood}"
+            )
         self.image_shape, self.latent_dim = tuple(image_shape), latent_dim
         self.likelihood = likelihood
-        self.encoder = _mlp(math.prod(image_shape), hidden_dim, 2 * latent_dim)
-        self.decoder = _mlp(latent_dim, hidden_dim, math.prod(image_shape))
+        pixels = math.prod(image_shape)
+        self.encoder = _mlp(pixels, hidden_dim, 2 * latent_dim, hidden_layers)
+        self.decoder = _mlp(latent_dim, hidden_dim, pixels, hidden_layers)
         if likelihood == "gaussian":
-            self.log_scale = nn.Parameter(torch.zeros(()))
+            start = torch.tensor(math.log(scale or 1.0))
+            self.log_scale = nn.Parameter(start, requires_grad=scale is None)
 
     # --- the two networks ---
 
@@ -183,8 +220,15 @@ class VAE(nn.Module):
         return Elbo(log_likelihood, gaussian_kl(mean, log_var))
 
     def loss(self, batch: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-        """Minus the evidence lower bound, in nats, mean over examples."""
-        return -self.elbo(batch).bound.mean()
+        """Minus the evidence lower bound, in nats, mean over examples.
+
+        With another `beta` than 1, or with `free_nats`, it is no bound any more.
+        """
+        terms = self.elbo(batch)
+        if self.free_nats == 0:
+            return (self.beta * terms.kl - terms.reconstruction).mean()
+        charged = free_nats_kl(*self.encode(batch), self.free_nats)
+        return self.beta * charged - terms.reconstruction.mean()
 
     def log_weights(
         self,

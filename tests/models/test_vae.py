@@ -124,6 +124,78 @@ def test_size_is_the_articles():
     assert sum(weight.numel() for weight in vae.VAE(hidden_dim=400, latent_dim=20).parameters()) == 652_824
 
 
+def test_a_given_scale_is_the_decoders_and_is_not_learned():
+    model = vae.VAE(image_shape=(1, 2, 2), hidden_dim=8, latent_dim=1, likelihood="gaussian", scale=0.25)
+    assert model.decode(torch.zeros(1, 1)).stddev.unique().item() == pytest.approx(0.25)
+    model.loss(all_binary_pictures()).backward()
+    assert model.log_scale.grad is None
+    learned = tiny("gaussian")
+    learned.loss(all_binary_pictures()).backward()
+    assert learned.log_scale.grad.abs() > 0
+
+
+def test_without_hidden_layers_the_networks_are_linear():
+    model = vae.VAE(image_shape=(1, 2, 2), latent_dim=3, likelihood="gaussian", hidden_layers=0)
+    one, other = torch.randn(2, 5, 3, generator=generator())
+    middle = model.decode((one + other) / 2).mean
+    torch.testing.assert_close(middle, (model.decode(one).mean + model.decode(other).mean) / 2)
+
+
+def test_hidden_layers_are_counted():
+    deep = vae.VAE(image_shape=(1, 2, 2), hidden_dim=8, latent_dim=1, hidden_layers=2)
+    for network in (deep.encoder, deep.decoder):
+        assert sum(isinstance(part, torch.nn.Linear) for part in network) == 3
+
+
+def test_beta_weighs_the_divergence_alone():
+    model, x = tiny(latent_dim=2), all_binary_pictures()
+    torch.manual_seed(1)
+    terms = model.elbo(x)
+    model.beta = 3.0
+    torch.manual_seed(1)
+    torch.testing.assert_close(model.loss(x), (3 * terms.kl - terms.reconstruction).mean())
+
+
+def test_free_nats_charge_a_variable_at_least_the_floor():
+    mean = torch.tensor([[2.0, 0.0], [0.0, 0.0]], requires_grad=True)
+    log_var = torch.zeros(2, 2)
+    # KLs of the two variables, averaged over the batch: (2 + 0) / 2 = 1 and 0.
+    charged = vae.free_nats_kl(mean, log_var, 0.5)
+    assert charged.item() == pytest.approx(1.5)
+    charged.backward()
+    assert mean.grad[0, 0] != 0
+    assert not mean.grad[:, 1].any()
+    assert vae.free_nats_kl(mean, log_var, 0.0).item() == pytest.approx(vae.gaussian_kl(mean, log_var).mean().item())
+
+
+def test_loss_with_free_nats_replaces_the_divergence():
+    model, x = tiny(latent_dim=2), all_binary_pictures()
+    torch.manual_seed(1)
+    terms = model.elbo(x)
+    model.free_nats = 5.0
+    torch.manual_seed(1)
+    expected = vae.free_nats_kl(*model.encode(x), 5.0) - terms.reconstruction.mean()
+    torch.testing.assert_close(model.loss(x), expected)
+    assert expected != (terms.kl - terms.reconstruction).mean()
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "scale", "message"),
+    [
+        ("bernoulli", 0.5, "it is 0.5, and the decoder bernoulli"),
+        ("gaussian", 0.0, "must be positive; it is 0.0, and the decoder gaussian"),
+    ],
+)
+def test_a_scale_that_makes_no_sense_is_refused(likelihood, scale, message):
+    with pytest.raises(ValueError, match=message):
+        vae.VAE(likelihood=likelihood, scale=scale)
+
+
+def test_fewer_than_no_hidden_layers_are_refused():
+    with pytest.raises(ValueError, match="hidden_layers must be at least 0, not -1"):
+        vae.VAE(hidden_layers=-1)
+
+
 def test_autoencoder_loss_is_the_cross_entropy_of_its_own_picture():
     torch.manual_seed(0)
     model = vae.Autoencoder(image_shape=(1, 2, 2), hidden_dim=8, latent_dim=2)
