@@ -232,3 +232,15 @@ def test_unknown_likelihood_is_refused():
 def test_bound_refuses_more_samples_than_there_are(k):
     with pytest.raises(ValueError, match=f"k must lie between 1 and the 10 weights an example, not {k}"):
         vae.importance_weighted_bound(torch.zeros(3, 10), k)
+
+
+def test_beta_weighs_the_charged_divergence_too():
+    model, x = tiny(latent_dim=2), all_binary_pictures()
+    model.free_nats = 0.3
+    losses = []
+    for beta in (1.0, 3.0):
+        model.beta = beta
+        torch.manual_seed(4)
+        losses.append(model.loss(x))
+    charged = vae.free_nats_kl(*model.encode(x), 0.3)
+    torch.testing.assert_close(losses[1] - losses[0], 2 * charged)
