@@ -3,7 +3,7 @@
 Shannon, A Mathematical Theory of Communication, 1948, is the source of the model;
 Kneser and Ney, Improved Backing-off for M-gram Language Modeling, ICASSP 1995, of the
 smoothing, in the interpolated form of Chen and Goodman, An Empirical Study of Smoothing
-Techniques for Language Modeling, Computer Speech and Language 1999 (section 4.1.6).
+Techniques for Language Modeling, Harvard University, 1998.
 
 Deviation: one discount for all orders, given and not estimated.
 
