@@ -37,6 +37,9 @@ def test_waves_repeat_after_a_disc_to_the_right_and_a_radius_below():
     picture = waves(64, 64, radius=16.0)
     torch.testing.assert_close(picture[..., 32:], picture[..., :32], atol=1e-3, rtol=0)
     torch.testing.assert_close(picture[..., 16:48, :], picture[..., 32:64, :], atol=1e-3, rtol=0)
+    # Each row stands between the discs of the one above it.
+    torch.testing.assert_close(picture[..., 16:40, 16:], picture[..., 24:48, :48], atol=1e-3, rtol=0)
+    assert not torch.allclose(picture[..., 16:40, :], picture[..., 24:48, :], atol=0.1)
 
 
 def test_waves_are_of_paper_and_indigo_and_mixtures():
