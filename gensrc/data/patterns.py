@@ -22,10 +22,13 @@ def mosaic(
         raise ValueError(f"a mosaic needs at least 2 tiles, not {tiles}")
     centres = torch.rand(tiles, 2, generator=generator) * torch.tensor([height, width])
     colours = torch.tensor(GLASS)[torch.randint(0, len(GLASS), (tiles,), generator=generator)]
-    nearest = torch.cdist(_points(height, width), centres).topk(2, largest=False)
-    own, other = nearest.values.unbind(1)
-    lead = ((other - own) / 1.5).clamp(0, 1)  # dark where two panes are equally near
-    return _picture(colours[nearest.indices[:, 0]] * lead[:, None], height, width)
+    points = _points(height, width)
+    own, other = torch.cdist(points, centres).topk(2, largest=False).indices.unbind(1)
+    across = centres[own] - centres[other]
+    middle = (centres[own] + centres[other]) / 2
+    # How far it is from the line on which both panes are equally near.
+    inside = ((points - middle) * across).sum(1) / across.norm(dim=1).clamp(min=1e-6)
+    return _picture(colours[own] * inside.clamp(0, 1)[:, None], height, width)
 
 
 def waves(height: int, width: int, *, radius: float = 16.0) -> Float[Tensor, "1 3 {height} {width}"]:

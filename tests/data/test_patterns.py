@@ -27,7 +27,7 @@ def test_a_pane_has_the_colour_of_the_nearest_point():
     for row, column in torch.cartesian_prod(torch.arange(0, 40, 7), torch.arange(0, 60, 7)).tolist():
         away = (torch.tensor([row + 0.5, column + 0.5]) - centres).norm(dim=1)
         first, second = away.topk(2, largest=False).values
-        if second - first > 1.5:
+        if second - first > 2:  # then the line between them is more than 1 away
             panes += 1
             torch.testing.assert_close(picture[0, :, row, column], colours[away.argmin()])
     assert panes > 20
