@@ -159,7 +159,7 @@ def test_a_worker_that_dies_is_told(book: Any) -> None:
 def test_output_without_a_line_end_hides_no_event(capsys: pytest.CaptureFixture[str]) -> None:
     print("a library's words", end="")
     worker.tell(cell=3)
-    assert f'{worker.MARK}{{"cell": 3}}' in capsys.readouterr().out.splitlines()
+    assert f'{worker.MARK}{{"cell": 3}}' in capsys.readouterr().out.split("\n")
 
 
 def test_a_warning_beside_the_facts_does_no_harm() -> None:
