@@ -130,7 +130,8 @@ def test_mapping_sees_the_direction_of_the_noise_only():
     torch.manual_seed(0)
     mapping, z = alias_free.Mapping(8, 5), torch.randn(4, 8)
     assert mapping(z).shape == (4, 5)
-    torch.testing.assert_close(mapping(z), mapping(10 * z))
+    lengths = torch.tensor([0.1, 1, 10, 100])[:, None]
+    torch.testing.assert_close(mapping(z), mapping(lengths * z))
 
 
 def test_translation_by_whole_pixels_is_a_roll_and_halves_add_up():
