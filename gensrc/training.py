@@ -308,7 +308,8 @@ def fit_pair(
     penalty: as `adversarial.r1_penalty`, added to D's loss every `penalty_every` rounds, times that number.
     augment: applied to all that D sees.
     average: a copy of the generator that follows it as a moving average, with `decay` after a short warm-up.
-    callbacks: each is called as callback(step, average or generator) after every `log_every` rounds and the last.
+    callbacks: each is called as callback(step, average or generator) after every `log_every` rounds and the last; the
+        average is in evaluation mode.
     schedule, checkpoint, save_every: as in `fit`.
 
     Raises TrainingError when a player's loss is no longer finite, naming player and step (the last checkpoint is
@@ -322,7 +323,7 @@ def fit_pair(
     players = nn.ModuleDict({"generator": generator, "discriminator": discriminator})
     if average is not None:
         average.load_state_dict(generator.state_dict())
-        players["average"] = average
+        players["average"] = average.eval()
     if checkpoint is not None and checkpoint.exists():
         done = _resume(checkpoint, players, optimizers, batches, history)
     # As the batches are: convolutions are faster so in either precision (benchmarks/gan_step.py).
