@@ -49,7 +49,7 @@ def test_a_level_has_what_the_distribution_function_gains_over_its_bin(level):
 
 def test_far_tails_stay_finite_and_keep_a_gradient():
     loc = torch.zeros(1, 1, 1, 1, requires_grad=True)
-    p = DiscretizedLogisticMixture(torch.zeros(1, 1, 1, 1), loc, torch.full((1, 1, 1, 1), -20.0))
+    p = DiscretizedLogisticMixture(torch.zeros(1, 1, 1, 1), loc, torch.full((1, 1, 1, 1), -200.0))
     value = p.log_prob(torch.full((1, 1, 1), 200 / 255))
     value.sum().backward()
     assert torch.isfinite(value).all()
