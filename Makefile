@@ -1,6 +1,7 @@
 # Everything that is done with the book. `make` alone makes the site; `make test` is what CI runs.
 #   make run CHAPTER=03-vae PROFILE=full JOBS=1    executes chapters; without CHAPTER, those that are stale
 #   make notebooks CHAPTER=03-vae                  runs a chapter again and compares it with its stored outputs
+#   make settings CHAPTER='*'                      the same with two threads, and without bfloat16, for all chapters
 PYTHON ?= python3
 PROFILE ?= quick
 CHAPTER ?=
@@ -11,9 +12,12 @@ READY := .venv/ready
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 BOOK := $(BIN)/gensrc-book
 PYTEST := $(BIN)/python -m pytest
-NBVAL := $(PYTEST) --nbval $(if $(CHAPTER),$(wildcard notebooks/$(CHAPTER).ipynb notebooks/*/$(CHAPTER).ipynb),notebooks)
+NBVAL := $(PYTEST) --nbval
+# The notebooks that a name means, and the chapter on which CI tries what every chapter has to bear.
+named = $(sort $(wildcard notebooks/$(1).ipynb notebooks/*/$(1).ipynb))
+MODEL := 03-vae
 
-.PHONY: book run site serve status check test test-fast unit notebooks browser colab full \
+.PHONY: book run site serve status check test test-fast unit notebooks settings browser colab full \
 	colab-image publish clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -36,7 +40,7 @@ status: $(READY)
 	$(BOOK) status
 
 # The steps of CI, cheapest first.
-test: check status unit site notebooks browser colab
+test: check status unit site notebooks settings browser colab
 
 test-fast: $(READY)
 	$(PYTEST) -m "not browser and not slow"
@@ -50,12 +54,15 @@ check: $(READY)
 unit: $(READY)
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m "not browser" --ignore=tests/book/test_colab.py
 
-# Every stored output again: on one thread, on two, and where the processor has no fast bfloat16. Threads that wait do not
-# spin, as that starves the tests' own process on a small machine.
+# Every stored output again, two chapters at a time, each on one thread.
 notebooks: $(READY)
-	OMP_NUM_THREADS=1 $(NBVAL)
-	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(NBVAL)
-	OMP_NUM_THREADS=1 GENSRC_PRECISION=float32 $(NBVAL)
+	OMP_NUM_THREADS=1 $(NBVAL) -n 2 --dist loadscope $(if $(CHAPTER),$(call named,$(CHAPTER)),notebooks)
+
+# The same on two threads, and where the processor has no fast bfloat16. Threads that wait do not spin, as that starves
+# the tests' own process on a small machine.
+settings: $(READY)
+	OMP_NUM_THREADS=2 OMP_WAIT_POLICY=PASSIVE GOMP_SPINCOUNT=0 $(NBVAL) $(call named,$(or $(CHAPTER),$(MODEL)))
+	OMP_NUM_THREADS=1 GENSRC_PRECISION=float32 $(NBVAL) $(call named,$(or $(CHAPTER),$(MODEL)))
 
 browser: $(READY)
 	$(PYTEST) -m browser

@@ -1,5 +1,7 @@
 """Numbers that judge a model. Each says what it measures, in which unit, and against what it must be read."""
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -59,3 +61,37 @@ def frechet_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
 def _square_root(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
     values, vectors = torch.linalg.eigh(matrix)
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+class PrecisionRecall(NamedTuple):
+    """How much of what is made looks real, and how much of what is real is made; both from 0 to 1."""
+
+    precision: float
+    recall: float
+
+
+def precision_recall(real: Float[Tensor, "n d"], made: Float[Tensor, "m d"], *, k: int = 3) -> PrecisionRecall:
+    """The share of `made` that lies in the region of `real`, and the share of `real` in that of `made`.
+
+    The region of a set of features is the union of balls around them, each as large as the distance to the k-th nearest
+    of the others (Kynkäänniemi et al., Improved Precision and Recall Metric for Assessing Generative Models, NeurIPS
+    2019, equations 1 and 2). Both depend on the features and on the numbers of examples: read them beside those of two
+    halves of the real data.
+
+    Raises ValueError for a k below 1 or not below the number of examples of each set.
+    """
+    if not 1 <= k < min(len(real), len(made)):
+        raise ValueError(f"k must be at least 1 and below {min(len(real), len(made))}, the examples of a set, not {k}")
+    return PrecisionRecall(_covered(made, real, k), _covered(real, made, k))
+
+
+def _covered(points: Float[Tensor, "m d"], centres: Float[Tensor, "n d"], k: int) -> float:
+    """The share of the points that lie in a ball around one of the centres."""
+    # The nearest of the k + 1 is the centre itself.
+    radii = torch.cat([torch.cdist(some, centres).topk(k + 1, largest=False).values[:, -1] for some in _parts(centres)])
+    inside = [(torch.cdist(some, centres) <= radii).any(1) for some in _parts(points)]
+    return float(torch.cat(inside).float().mean())
+
+
+def _parts(points: Float[Tensor, "n d"]) -> tuple[Tensor, ...]:
+    return points.split(1000)  # to bound the memory of all distances

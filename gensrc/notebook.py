@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROFILES = ("quick", "full")
+_begun = {"profile": "quick"}  # the profile that `start` was told, which decides between a report's two tolerances
 T = TypeVar("T")
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -69,16 +70,29 @@ def start(chapter: str, *, profile: str = "quick", seed: int = 0) -> Run:
 
     training.seed_everything(seed)
     plots.style()
+    _begun["profile"] = profile
     return Run(chapter, profile, seed, training.device())
 
 
-def report(label: str, value: float, unit: str = "", *, rel: float | None = None, abs: float | None = None) -> None:
+def report(
+    label: str,
+    value: float,
+    unit: str = "",
+    *,
+    rel: float | None = None,
+    abs: float | None = None,
+    retrained: float | None = None,
+) -> None:
     """Print a measured number with the tolerance within which another machine must find it again.
 
     `rel` is a fraction of the value (0.05 prints "±5 %"), `abs` is in the value's own unit; give exactly one. The
     number is printed with two digits more than the tolerance resolves, so that rounding never decides a comparison.
 
-    Raises ValueError for a value that is not finite, for no or two tolerances, and for one that is not positive.
+    `retrained` takes its place in the full profile. What a shipped checkpoint gives is the same everywhere, but a full
+    run trains the weights anew, and another machine's training ends elsewhere.
+
+    Raises ValueError for a value that is not finite, for no or two tolerances, for one that is not positive, and for a
+    `retrained` that is not the wider one.
     """
     value = float(value)
     if not math.isfinite(value):
@@ -89,6 +103,10 @@ def report(label: str, value: float, unit: str = "", *, rel: float | None = None
     assert width is not None
     if not width > 0:
         raise ValueError(f"{label}: the tolerance must be positive, not {width}")
+    if retrained is not None and not retrained > width:
+        raise ValueError(f"{label}: retrained={retrained} must be wider than {width}, the tolerance of shipped weights")
+    if retrained is not None and _begun["profile"] == "full":
+        width = retrained
     tolerance = f"±{100 * width:g} %" if rel is not None else f"±{width:g}"
     resolved = width * math.fabs(value) if rel is not None else width
     print(f"{label} ≈ {_rounded(value, resolved)}{' ' if unit else ''}{unit} ({tolerance})")

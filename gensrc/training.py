@@ -1,13 +1,14 @@
 """One short training loop for every model that has `loss(batch)`, its arithmetic, and exact resume.
 
-The chapter on the variational autoencoder writes such a loop out once; every later chapter calls `fit`.
+The chapter on the variational autoencoder writes such a loop out once; every later chapter calls `fit`. Two players of
+an adversarial game are trained by `fit_pair`.
 """
 
 import json
 import math
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gensrc.checkpoints import write_safetensors
+from gensrc.models import adversarial
 
 
 class TrainingError(RuntimeError):
@@ -89,7 +91,8 @@ class Batches:
     would weigh its examples more. Iterating a second time goes on; it does not start again.
 
     data: Tensor of shape (n, ...); each batch has shape (batch_size, ...).
-    transform: applied to each batch, for example `data.binarize`; it may draw from torch's global generator.
+    transform: applied to each batch, for example `data.binarize`; it may draw from torch's global generator. A tuple
+        of pictures and labels, which `fit_pair` accepts, comes from a transform of their indices.
     Raises ValueError if there are fewer examples than one batch holds.
     """
 
@@ -99,7 +102,7 @@ class Batches:
         batch_size: int,
         *,
         seed: int = 0,
-        transform: Callable[[Tensor], Tensor] | None = None,
+        transform: Callable[[Tensor], Any] | None = None,
     ) -> None:
         if not 1 <= batch_size <= len(data):
             raise ValueError(f"batch_size must lie between 1 and the {len(data)} examples, not {batch_size}")
@@ -107,10 +110,10 @@ class Batches:
         self.epoch, self.position = 0, 0
         self._order: Tensor | None = None
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Any]:
         return self
 
-    def __next__(self) -> Tensor:
+    def __next__(self) -> Any:
         if self.position + self.batch_size > len(self.data):
             self.epoch, self.position, self._order = self.epoch + 1, 0, None
         if self._order is None:
@@ -143,7 +146,7 @@ class Batches:
 class BatchSource(Protocol):
     """What `fit` draws from. `Batches` is one; any iterator with these two methods can be resumed."""
 
-    def __next__(self) -> Tensor: ...
+    def __next__(self) -> Any: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
@@ -204,7 +207,7 @@ def fit(
     base_rates = [group["lr"] for group in optimizer.param_groups]
     history, done = History(), 0
     if checkpoint is not None and checkpoint.exists():
-        done = _resume(checkpoint, model, optimizer, batches, history)
+        done = _resume(checkpoint, model, (optimizer,), batches, history)
 
     model.train()
     pending, since = torch.zeros((), device=where), 0
@@ -226,7 +229,7 @@ def fit(
                 # Only after a look at the loss: a checkpoint must never hold a model that has gone to NaN. It falls
                 # on the steps that `log_every` divides, so that the running mean of the loss need not be saved.
                 if checkpoint is not None and since == 0 and (done % save_every < log_every or done == steps):
-                    _save(checkpoint, model, optimizer, batches, history, done)
+                    _save(checkpoint, model, (optimizer,), batches, history, done)
         finally:
             model.eval()
     return history
@@ -260,37 +263,183 @@ def _note(history: History, step: int, loss: float) -> None:
     history.loss.append(loss)
 
 
+# --- the loop for two players -----------------------------------------------------------------------------------
+
+
+@dataclass
+class PairHistory:
+    """What was seen of an adversarial game; entry i is a mean over the steps up to `step[i]` since the entry before."""
+
+    step: list[int] = field(default_factory=list)
+    discriminator_loss: list[float] = field(default_factory=list)
+    generator_loss: list[float] = field(default_factory=list)
+    real: list[float] = field(default_factory=list)
+    """D(x), the sigmoid of the logit of real examples; for a critic or a hinge loss a score squeezed into (0, 1)."""
+    fake: list[float] = field(default_factory=list)
+    """D(G(z)), the same of generated examples."""
+
+
+def fit_pair(
+    generator: nn.Module,
+    discriminator: nn.Module,
+    batches: BatchSource,
+    *,
+    steps: int,
+    optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer] | None = None,
+    game: adversarial.Game = adversarial.NONSATURATING,
+    penalty: Callable[..., Tensor] | None = None,
+    penalty_every: int = 1,
+    augment: Callable[[Tensor], Tensor] | None = None,
+    critic_steps: int = 1,
+    average: nn.Module | None = None,
+    decay: float = 0.999,
+    schedule: Callable[[int], float] | None = None,
+    log_every: int = 50,
+    callbacks: tuple[Callback, ...] = (),
+    checkpoint: Path | None = None,
+    save_every: int = 1000,
+    description: str = "training",
+) -> PairHistory:
+    """Play `steps` rounds of an adversarial game, each `critic_steps` updates of D and one of G.
+
+    generator: needs a method `noise(n)`, the discriminator one logit an example (`models.gan` has both).
+    batches: examples, or (examples, labels), which both players are then given; fakes get the labels of the batch.
+    optimizers: of D and of G; Adam with learning rate 2e-4 and betas (0.5, 0.999), as in DCGAN, if not given.
+    penalty: as `adversarial.r1_penalty`, added to D's loss every `penalty_every` rounds, times that number.
+    augment: applied to all that D sees.
+    average: a copy of the generator that follows it as a moving average, with `decay` after a short warm-up.
+    callbacks: each is called as callback(step, average or generator) after every `log_every` rounds and the last.
+    schedule, checkpoint, save_every: as in `fit`.
+
+    Raises TrainingError when a player's loss is no longer finite, naming player and step (the last checkpoint is
+    kept), or when the checkpoint belongs to other networks, optimisers or another order of the data.
+    """
+    where = next(generator.parameters()).device
+    arithmetic = precision(where)
+    optimizers = optimizers or (_dcgan_adam(discriminator), _dcgan_adam(generator))
+    base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
+    history, done = PairHistory(), 0
+    players = nn.ModuleDict({"generator": generator, "discriminator": discriminator})
+    if average is not None:
+        average.load_state_dict(generator.state_dict())
+        players["average"] = average
+    if checkpoint is not None and checkpoint.exists():
+        done = _resume(checkpoint, players, optimizers, batches, history)
+    if arithmetic.bfloat16:  # where a convolution in bfloat16 is fast
+        players.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    options: dict[str, Any] = {"game": game, "augment": augment, "autocast": arithmetic.autocast}
+    generator.train()
+    discriminator.train()
+    seen: list[tuple[float, ...]] = []
+    with tqdm(total=steps, initial=min(done, steps), desc=description, leave=False) as bar:
+        try:
+            while done < steps:
+                if schedule is not None:
+                    for optimizer, rates in zip(optimizers, base_rates, strict=True):
+                        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                            group["lr"] = rate * schedule(done)
+                extra = _lazy(penalty, penalty_every) if done % penalty_every == 0 else None
+                for _ in range(critic_steps):
+                    real, labels = _examples(next(batches), where)
+                    z = generator.noise(len(real))  # type: ignore[operator]
+                    verdict = adversarial.update_discriminator(
+                        generator, discriminator, optimizers[0], real, z, labels, penalty=extra, **options
+                    )
+                z = generator.noise(len(real))  # type: ignore[operator]
+                loss = adversarial.update_generator(generator, discriminator, optimizers[1], z, labels, **options)
+                done += 1
+                if average is not None:
+                    adversarial.update_average(average, generator, min(decay, (1 + done) / (10 + done)))
+                seen.append(_checked(done, verdict, loss))
+                if done % log_every == 0 or done == steps:
+                    _note_pair(history, done, seen)
+                    seen = []
+                    bar.set_postfix(d_real=f"{history.real[-1]:.2f}", d_fake=f"{history.fake[-1]:.2f}", refresh=False)
+                    for callback in callbacks:
+                        callback(done, generator if average is None else average)
+                bar.update()
+                if checkpoint is not None and not seen and (done % save_every < log_every or done == steps):
+                    _save(checkpoint, players, optimizers, batches, history, done)
+        finally:
+            players.eval()
+    return history
+
+
+def _dcgan_adam(network: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True)
+
+
+def _lazy(penalty: Callable[..., Tensor] | None, times: int) -> Callable[..., Tensor] | None:
+    """A penalty that counts for the rounds without it (lazy regularisation, Karras et al., StyleGAN2, CVPR 2020)."""
+    if penalty is None or times == 1:
+        return penalty
+    return lambda *given: times * penalty(*given)
+
+
+def _examples(batch: Any, where: torch.device) -> tuple[Tensor, Tensor | None]:
+    examples, labels = batch if isinstance(batch, tuple) else (batch, None)
+    examples = examples.to(where)
+    if examples.dim() == 4:
+        examples = examples.contiguous(memory_format=torch.channels_last)
+    return examples, None if labels is None else labels.to(where)
+
+
+def _checked(step: int, verdict: adversarial.Verdict, generator_loss: Tensor) -> tuple[float, ...]:
+    """What the history keeps of a round. Raises TrainingError if a loss is not finite."""
+    losses = {"discriminator": float(verdict.loss), "generator": float(generator_loss)}
+    for player, loss in losses.items():
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the {player}'s loss is {loss} at step {step}: lower the learning rates or add a penalty; the "
+                "checkpoint, if there is one, holds the last good step"
+            )
+    return (*losses.values(), float(verdict.real.sigmoid().mean()), float(verdict.fake.sigmoid().mean()))
+
+
+def _note_pair(history: PairHistory, step: int, seen: list[tuple[float, ...]]) -> None:
+    history.step.append(step)
+    kept = (history.discriminator_loss, history.generator_loss, history.real, history.fake)
+    for values, entries in zip(zip(*seen, strict=True), kept, strict=True):
+        entries.append(sum(values) / len(values))
+
+
 # --- exact resume -----------------------------------------------------------------------------------------------
 
 
 def _save(
     path: Path,
     model: nn.Module,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     batches: BatchSource,
-    history: History,
+    history: History | PairHistory,
     done: int,
 ) -> None:
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    state = optimizer.state_dict()
-    for index, moments in state["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+    for number, optimizer in enumerate(optimizers):
+        for index, moments in optimizer.state_dict()["state"].items():
+            kept = {f"optimizer.{number}.{index}.{name}": torch.as_tensor(value) for name, value in moments.items()}
+            tensors |= kept
     tensors["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     card = {
         "step": done,
-        "groups": state["param_groups"],
+        "groups": [optimizer.state_dict()["param_groups"] for optimizer in optimizers],
         "batches": batches.state_dict(),
-        "history": {"step": history.step, "loss": history.loss},
+        "history": vars(history),
     }
     write_safetensors(path, tensors, {"training": json.dumps(card)})
 
 
 def _resume(
-    path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, batches: BatchSource, history: History
+    path: Path,
+    model: nn.Module,
+    optimizers: Sequence[torch.optim.Optimizer],
+    batches: BatchSource,
+    history: History | PairHistory,
 ) -> int:
-    """Put model, optimiser, data order, random state and history back; returns the number of steps done."""
+    """Put model, optimisers, data order, random state and history back; returns the number of steps done."""
     try:
         with safe_open(path, framework="pt") as file:
             card = json.loads((file.metadata() or {})["training"])
@@ -299,18 +448,20 @@ def _resume(
         raise TrainingError(f"{path} is no training checkpoint ({error}): delete it to start again") from error
     try:
         model.load_state_dict(_part(tensors, "model."))
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, value in _part(tensors, "optimizer.").items():
-            index, key = name.split(".", 1)
-            moments.setdefault(int(index), {})[key] = value
-        optimizer.load_state_dict({"state": moments, "param_groups": card["groups"]})
-    except (RuntimeError, ValueError, KeyError) as error:
+        for number, (optimizer, groups) in enumerate(zip(optimizers, card["groups"], strict=True)):
+            moments: dict[int, dict[str, Tensor]] = {}
+            for name, value in _part(tensors, f"optimizer.{number}.").items():
+                index, key = name.split(".", 1)
+                moments.setdefault(int(index), {})[key] = value
+            optimizer.load_state_dict({"state": moments, "param_groups": groups})
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{path} belongs to another model or optimiser: {error}") from error
     batches.load_state_dict(card["batches"])
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and torch.cuda.is_available():
         torch.cuda.set_rng_state(tensors["random.cuda"])
-    history.step[:], history.loss[:] = card["history"]["step"], card["history"]["loss"]
+    for name, values in card["history"].items():
+        getattr(history, name)[:] = values
     return int(card["step"])
 
 

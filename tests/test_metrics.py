@@ -65,3 +65,34 @@ def test_active_directions_do_not_depend_on_the_axes():
     assert metrics.active_directions(codes) == metrics.active_directions(turned) == 2
     assert metrics.active_units(turned) > 2
     assert metrics.active_directions(turned, threshold=0.001) == 3
+
+
+def cloud(n: int, low: float, high: float, seed: int) -> torch.Tensor:
+    return low + (high - low) * torch.rand(n, 2, generator=torch.Generator().manual_seed(seed))
+
+
+def test_precision_and_recall_equal_a_plain_count():
+    real, made, k = cloud(40, 0, 1, 1), cloud(60, 0.5, 1.5, 2), 3
+
+    def covered(points, centres):
+        radii = [sorted((c - other).norm().item() for other in centres)[k] for c in centres]
+        found = [any((p - c).norm().item() <= radius for c, radius in zip(centres, radii, strict=True)) for p in points]
+        return sum(found) / len(found)
+
+    found = metrics.precision_recall(real, made, k=k)
+    assert found.precision == pytest.approx(covered(made, real))
+    assert found.recall == pytest.approx(covered(real, made))
+
+
+def test_what_is_made_in_a_part_of_the_data_is_precise_and_recalls_little():
+    found = metrics.precision_recall(cloud(1500, 0, 1, 1), cloud(1500, 0, 0.5, 2))
+    assert found.precision > 0.97
+    assert found.recall == pytest.approx(0.25, abs=0.05)
+    apart = metrics.precision_recall(cloud(50, 0, 1, 1), cloud(50, 8, 9, 2))
+    assert apart == (0, 0)
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_precision_recall_refuses_a_bad_k(k):
+    with pytest.raises(ValueError, match=f"at least 1 and below 5, .* not {k}"):
+        metrics.precision_recall(torch.zeros(9, 2), torch.zeros(5, 2), k=k)

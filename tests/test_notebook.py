@@ -38,11 +38,21 @@ def test_report_prints_value_unit_and_tolerance(capsys, arguments, line):
         (1.0, {"rel": 0.1, "abs": 0.1}, "give one tolerance"),
         (1.0, {"rel": 0.0}, "must be positive"),
         (1.0, {"abs": -1.0}, "must be positive"),
+        (1.0, {"rel": 0.01, "retrained": 0.01}, "retrained=0.01 must be wider than 0.01"),
     ],
 )
 def test_report_refuses(value, tolerance, message):
     with pytest.raises(ValueError, match=message):
         notebook.report("x", value, **tolerance)
+
+
+def test_a_full_run_reports_with_the_tolerance_of_retrained_weights(capsys):
+    for profile, line in (("quick", "x ≈ 100.00 (±0.1 %)"), ("full", "x ≈ 100.0 (±5 %)")):
+        notebook.start("part/chapter", profile=profile)
+        notebook.report("x", 100.0, rel=1e-3, retrained=0.05)
+        assert capsys.readouterr().out == line + "\n"
+    notebook.report("x", 100.0, rel=1e-3)
+    assert capsys.readouterr().out == "x ≈ 100.00 (±0.1 %)\n", "a line without the second keeps the first"
 
 
 @pytest.mark.parametrize("truth", [True, torch.tensor(True), torch.tensor([True]).numpy()])

@@ -1,11 +1,14 @@
 """The loop: it minimises, it resumes to the same bits, and it stops with a reason."""
 
+import copy
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from gensrc import training
-from gensrc.models import vae
+from gensrc.models import adversarial, gan, vae
 
 
 class Line(nn.Module):
@@ -189,3 +192,137 @@ def test_precision_is_forced_by_the_environment_and_refuses_nonsense(monkeypatch
     monkeypatch.setenv("GENSRC_PRECISION", "float8")
     with pytest.raises(ValueError, match="GENSRC_PRECISION must be float32 or bfloat16, not 'float8'"):
         training.precision(cpu)
+
+
+# --- two players ------------------------------------------------------------------------------------------------
+
+
+def small_pair(**options):
+    torch.manual_seed(0)
+    generator = gan.Generator(8, 1, latent_dim=4, width=4, **options)
+    return generator, gan.Discriminator(8, 1, width=4, norm="none", **options), copy.deepcopy(generator)
+
+
+def small_pictures():
+    return torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def play(steps, *, checkpoint=None, seed=0, stop_at=0, **options):
+    generator, discriminator, average = small_pair()
+
+    def stop(step, _):
+        if step == stop_at:
+            raise KeyboardInterrupt
+
+    torch.manual_seed(3)
+    history = training.fit_pair(
+        generator,
+        discriminator,
+        training.Batches(small_pictures(), 8, seed=seed),
+        steps=steps,
+        average=average,
+        log_every=2,
+        save_every=2,
+        checkpoint=checkpoint,
+        callbacks=(stop,) if stop_at else (),
+        **options,
+    )
+    return history, [*generator.parameters(), *discriminator.parameters(), *average.state_dict().values()]
+
+
+def test_fit_pair_alternates_the_two_visible_updates(monkeypatch):
+    generator, discriminator, _ = small_pair()
+    players = [training._dcgan_adam(discriminator), training._dcgan_adam(generator)]
+    torch.manual_seed(3)
+    batches = training.Batches(small_pictures(), 8)
+    verdicts = []
+    for _ in range(4):
+        for _ in range(2):
+            real = next(batches)
+            verdicts.append(
+                adversarial.update_discriminator(generator, discriminator, players[0], real, generator.noise(8))
+            )
+        adversarial.update_generator(generator, discriminator, players[1], generator.noise(8))
+    monkeypatch.setenv("GENSRC_PRECISION", "float32")
+    history, weights = play(4, critic_steps=2)
+    for a, b in zip(weights, [*generator.parameters(), *discriminator.parameters()], strict=False):
+        torch.testing.assert_close(a, b)
+    assert history.step == [2, 4]
+    expected = [verdicts[i].real.sigmoid().mean().item() for i in (1, 3, 5, 7)]  # of the last critic step of a round
+    assert history.real == pytest.approx([sum(expected[:2]) / 2, sum(expected[2:]) / 2], rel=1e-5)
+
+
+def test_an_interrupted_game_resumes_to_the_same_bits(tmp_path):
+    history, whole = play(8)
+    with pytest.raises(KeyboardInterrupt):
+        play(8, checkpoint=tmp_path / "pair.safetensors", stop_at=6)
+    resumed, weights = play(8, checkpoint=tmp_path / "pair.safetensors")
+    assert resumed == history
+    assert all(torch.equal(a, b) for a, b in zip(whole, weights, strict=True))
+
+
+def test_a_checkpoint_of_other_players_is_refused(tmp_path):
+    path = tmp_path / "pair.safetensors"
+    play(2, checkpoint=path)
+    generator, discriminator, _ = small_pair()
+    with pytest.raises(training.TrainingError, match="belongs to another model or optimiser"):  # it has an average
+        training.fit_pair(
+            generator, discriminator, training.Batches(small_pictures(), 8), steps=4, checkpoint=path, log_every=2
+        )
+    with pytest.raises(training.TrainingError, match="made with seed=0, this run has 1"):
+        play(4, checkpoint=path, seed=1)
+
+
+@pytest.mark.parametrize("player", ["discriminator", "generator"])
+def test_nan_stops_a_game_naming_player_and_step_and_keeps_the_last_good_checkpoint(tmp_path, player):
+    calls = []
+
+    def breaks(loss):
+        def broken(*logits):
+            calls.append(1)
+            return loss(*logits) * (float("nan") if len(calls) == 5 else 1)
+
+        return broken
+
+    game = adversarial.NONSATURATING
+    game = game._replace(**{player: breaks(getattr(game, player))})
+    path = tmp_path / "pair.safetensors"
+    with pytest.raises(training.TrainingError, match=f"the {player}'s loss is nan at step 5: lower .* last good step"):
+        play(8, checkpoint=path, game=game)
+    _, good = play(4)
+    _, kept = play(4, checkpoint=path)
+    assert all(torch.equal(a, b) for a, b in zip(good, kept, strict=True))
+
+
+def test_a_lazy_penalty_counts_for_the_rounds_without_it():
+    counts = []
+
+    def penalty(discriminator, real, fake, labels=None):
+        counts.append(len(real))
+        return real.new_tensor(0.25, requires_grad=True)
+
+    with_it, _ = play(4, penalty=penalty, penalty_every=2)
+    assert len(counts) == 2
+    without, _ = play(4)
+    rise = [a - b for a, b in zip(with_it.discriminator_loss, without.discriminator_loss, strict=True)]
+    assert rise == pytest.approx([0.25, 0.25])  # means over two rounds, of which one pays double
+
+
+def test_labels_of_a_batch_reach_both_players():
+    generator, discriminator, _ = small_pair(classes=3)
+    pictures, labels = small_pictures(), torch.arange(40) % 3
+    seen = []
+    for network in (generator, discriminator):
+        network.register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    batches = training.Batches(torch.arange(40), 8, transform=lambda i: (pictures[i], labels[i]))
+    training.fit_pair(generator, discriminator, batches, steps=1)
+    again = next(training.Batches(labels, 8))
+    assert len(seen) == 5  # G and D twice for D's update, G and D for G's
+    assert all(torch.equal(given, again) for given in seen)
+
+
+def test_the_schedule_reaches_both_optimisers_and_the_average_lags():
+    history, weights = play(3, schedule=lambda step: 0.0)
+    start = [*small_pair()[0].parameters(), *small_pair()[1].parameters()]
+    assert all(torch.equal(a, b) for a, b in zip(weights, start, strict=False))
+    assert all(map(math.isfinite, history.generator_loss))

@@ -39,8 +39,8 @@ def check(root: Path, chapter: str) -> list[str]:
     if not cells or repository.source(cells[0]) != colab.cell(publish.address(root), gensrc.__version__):
         problems.append("the first code cell is not the one that `gensrc-book cell` prints: gensrc-book cell --write")
     prints = stamp.Fingerprints(root)
-    _, distributions = prints.closure(stamp.code_of(nb))
-    for name in sorted(distributions - {*prints.pins, "pip"}):
+    used = stamp.distributions(prints.reached(stamp.code_of(nb)))
+    for name in sorted(used - {*prints.pins, "pip"}):
         problems.append(f"it uses {name}, which constraints.txt does not pin")
     return problems
 

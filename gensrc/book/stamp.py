@@ -1,9 +1,9 @@
 """Is a chapter's stored output that of the code beside it? Answered from content alone, without torch.
 
 A stamp lists the parts that decide what a run prints, each with a short hash: the code cells, every gensrc
-file that they import (transitively), the data and checkpoints that the last run read, the pinned versions of
-the packages in use, the profile and the seed. Comparing two lists names what has changed. Prose, outputs and
-unrelated modules are not in the list.
+file that they import (transitively, and of each file what they can reach, see reach.py), the data and checkpoints
+that the last run read, the pinned versions of the packages in use, the profile and the seed. Comparing two lists
+names what has changed. Prose, outputs and unrelated code are not in the list.
 
 Two things are left out on purpose, since they change with every release and decide nothing: the cell tagged
 `colab`, which only installs gensrc where it is missing, and the line with gensrc's version number.
@@ -11,16 +11,13 @@ Two things are left out on purpose, since they change with every release and dec
 
 import ast
 import hashlib
-import importlib.util
 import json
-import re
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gensrc.book import repository
+from gensrc.book import reach, repository
 from gensrc.book.repository import BookError
 
 PACKAGE = "gensrc"
@@ -38,7 +35,6 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
 }
-VERSION_LINE = re.compile(rb"^__version__ *=.*\n?", re.MULTILINE)
 
 Parts = dict[str, str]
 
@@ -58,52 +54,22 @@ class Fingerprints:
     def __init__(self, root: Path):
         self.root = root
         self.pins = repository.pins(root)
-        self._modules: dict[Path, tuple[str, set[str]]] = {}
+        self._reader = reach.Reader(root, PACKAGE)
         self._files: dict[str, str] = {}
 
     def parts(self, code: list[str], files: list[str], profile: str, seed: int) -> Parts:
         """Part -> short hash, for a chapter with these code cells, the last run of which read `files`."""
-        modules, imported = self.closure(code)
+        reached = self.reached(code)
         found = {"profile": profile, "seed": str(seed), "code cells": _short(json.dumps(code).encode())}
-        found |= {path.relative_to(self.root).as_posix(): self._modules[path][0] for path in modules}
+        for path, pieces in reached.pieces.items():
+            found[path.relative_to(self.root).as_posix()] = _short("\n".join(piece.text for piece in pieces).encode())
         found |= {file: self._file(file) for file in files}
-        found |= {f"pin {name}": self.pins[name] for name in imported if name in self.pins}
+        found |= {f"pin {name}": self.pins[name] for name in distributions(reached) if name in self.pins}
         return dict(sorted(found.items()))
 
-    def closure(self, code: list[str]) -> tuple[set[Path], set[str]]:
-        """The gensrc files that the cells import, also through one another, and the distributions in use."""
-        waiting = [name for number, cell in enumerate(code, 1) for name in _cell_imports(cell, number)]
-        modules: set[Path] = set()
-        distributions: set[str] = set()
-        while waiting:
-            name = waiting.pop()
-            if name.split(".")[0] != PACKAGE:
-                distributions |= {distribution(name)} - {""}
-                continue
-            for path in self._on_the_way(name) - modules:
-                modules.add(path)
-                waiting += self._module(path)[1]
-        return modules, distributions
-
-    def _on_the_way(self, name: str) -> set[Path]:
-        """The files that Python runs to import `name`: every package's __init__ and the module itself."""
-        steps = name.split(".")
-        folders = [self.root.joinpath(*steps[:depth]) for depth in range(1, len(steps) + 1)]
-        candidates = {path for folder in folders for path in (folder / "__init__.py", folder.with_suffix(".py"))}
-        return {path for path in candidates if path in self._modules or path.is_file()}
-
-    def _module(self, path: Path) -> tuple[str, set[str]]:
-        if path not in self._modules:
-            content = VERSION_LINE.sub(b"", path.read_bytes().replace(b"\r\n", b"\n"))
-            inside = path.relative_to(self.root).with_suffix("").parts
-            package = inside[:-1]  # also for __init__.py, whose package is its folder
-            try:
-                names = set(_imports(ast.parse(content), package))
-            except SyntaxError as error:
-                where = path.relative_to(self.root).as_posix()
-                raise BookError(f"{where} line {error.lineno} is not Python ({error.msg}): mend it first.") from error
-            self._modules[path] = _short(content), names
-        return self._modules[path]
+    def reached(self, code: list[str]) -> reach.Reach:
+        """What of gensrc the cells can use, and which modules outside it are imported on the way."""
+        return self._reader.reach([_parse(cell, number) for number, cell in enumerate(code, 1)])
 
     def _file(self, file: str) -> str:
         if file not in self._files:
@@ -118,12 +84,16 @@ def distribution(module: str) -> str:
     return "" if top in sys.stdlib_module_names else DISTRIBUTIONS.get(top, repository.normalised(top))
 
 
-def _cell_imports(code: str, number: int) -> Iterator[str]:
+def distributions(reached: reach.Reach) -> set[str]:
+    """The distributions that bring what lies outside gensrc."""
+    return {distribution(name) for name in reached.imports} - {""}
+
+
+def _parse(code: str, number: int) -> ast.Module:
     try:
-        tree = ast.parse(code)
+        return ast.parse(code)
     except SyntaxError:
-        tree = _parse_magic(code, number)
-    return _imports(tree, ())
+        return _parse_magic(code, number)
 
 
 def _parse_magic(code: str, number: int) -> ast.Module:
@@ -136,29 +106,6 @@ def _parse_magic(code: str, number: int) -> ast.Module:
         raise BookError(
             f"code cell {number} is not Python, line {error.lineno} of it: {error.msg}; mend it first."
         ) from error
-
-
-def _imports(tree: ast.Module, package: tuple[str, ...]) -> Iterator[str]:
-    """Every dotted name that may be imported anywhere in `tree`, which stands in `package`."""
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            above = package[: len(package) - node.level + 1] if node.level else ()
-            base = ".".join((*above, *([node.module] if node.module else [])))
-            yield base
-            # `from gensrc.models import vae` may name a module or something in one; only files tell.
-            yield from (f"{base}.{alias.name}" for alias in node.names if base)
-        elif isinstance(node, ast.Call):
-            yield from _constant_import(node, package)
-
-
-def _constant_import(call: ast.Call, package: tuple[str, ...]) -> Iterator[str]:
-    """importlib.import_module("a literal name")"""
-    called = getattr(call.func, "attr", None) or getattr(call.func, "id", None)
-    first = call.args[0] if call.args else None
-    if called == "import_module" and isinstance(first, ast.Constant) and isinstance(first.value, str):
-        yield importlib.util.resolve_name(first.value, ".".join(package)) if package else first.value
 
 
 def code_of(nb: dict[str, Any]) -> list[str]:

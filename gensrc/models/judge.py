@@ -90,6 +90,10 @@ class Judge(nn.Module):
         digits, colours = self.reader(windows).float().split([10, len(COLOURS)], 1)
         return digits, colours
 
+    def features(self, windows: Float[Tensor, "m 3 16 16"]) -> Float[Tensor, "m f"]:
+        """What the reader's last layer decides from, 8 * width numbers a window."""
+        return self.reader[:-2](windows).float()
+
     def loss(self, batch: Float[Tensor, "n 5 32 32"]) -> Float[Tensor, ""]:
         """Cross-entropy in nats a picture: of the heat, summed over the cells, and of
         the digit and colour of every thing.
@@ -255,6 +259,18 @@ def windows(
     rows, columns = (middles[:, axis, None] + steps for axis in (0, 1))
     found = padded[which[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return found.permute(0, 3, 1, 2)
+
+
+def centred(images: Float[Tensor, "n 1 32 32"]) -> Float[Tensor, "n 3 16 16"]:
+    """Windows with a white digit in the middle, from pictures of one digit each, such
+    as MNIST's with a border of two pixels.
+
+    The 24x24 pixels in the middle are shown, two thirds as large: about the size that
+    digits have in scenes. What a picture has nearer to its edges is not seen.
+    """
+    middle = images[:, :, 4:-4, 4:-4]
+    windows = F.interpolate(middle, size=WINDOW, mode="bilinear", antialias=True)
+    return windows.expand(-1, 3, -1, -1)
 
 
 # --- Geometry -------------------------------------------------------------------------

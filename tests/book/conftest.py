@@ -24,10 +24,10 @@ MODULES = {
     "data/digits.txt": "0123456789",
     "data/other.txt": "never read",
     "models/__init__.py": "",
-    "models/vae.py": "import numpy\nfrom ..training import fit\n",
+    "models/vae.py": "import numpy\nfrom ..training import fit\ndef train():\n    return fit(numpy.zeros(3))\n",
     "models/gan.py": "import torch\n",
-    "training.py": "def fit():\n    from gensrc import metrics\n",
-    "metrics.py": "ELBO = -104.1\n",
+    "training.py": "def fit(data):\n    from gensrc import metrics\n    return metrics.ELBO\n",
+    "metrics.py": "ELBO = -104.1\nAUROC = 0.5\n",
 }
 
 

@@ -176,7 +176,7 @@ def test_a_notebook_that_someone_edits_meanwhile_is_not_overwritten(book: Any) -
 def test_a_module_edited_meanwhile_leaves_the_chapter_stale(book: Any) -> None:
     module = book.root / "gensrc/models/vae.py"
     book.chapter(
-        A, f"from gensrc import models\nopen({str(module)!r}, 'a').write('#')", "from gensrc.models import vae"
+        A, f"from gensrc import models\nopen({str(module)!r}, 'a').write('print()')", "from gensrc.models import vae"
     )
     assert book.run("execute")[0] == 0
     status, said = book.run("status")

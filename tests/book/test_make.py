@@ -1,6 +1,7 @@
 """The Makefile, run on a copy of the files that it reads, with a stand-in for Python that writes down what is asked."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -120,22 +121,39 @@ def test_run_hands_on_what_it_is_told(folder: Path) -> None:
     assert log(folder) == ["gensrc-book execute --profile quick"]
 
 
+def add_chapters(folder: Path) -> None:
+    for chapter in ("1-part/01-chapter", "1-part/03-vae"):
+        path = folder / f"notebooks/{chapter}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
 def test_outputs_are_compared_in_three_settings(folder: Path) -> None:
+    add_chapters(folder)
     (folder / "tool").write_text(TOOL.replace("$*", "$* $OMP_NUM_THREADS $GENSRC_PRECISION"))
-    make(folder, "notebooks")
-    runs = [line for line in log(folder) if "nbval" in line]
-    assert [line.removeprefix("python -m pytest --nbval notebooks ") for line in runs] == ["1 ", "2 ", "1 float32"]
+    runs = []
+    for asked in (["notebooks"], ["settings"], ["settings", "CHAPTER=*"]):
+        make(folder, *asked)
+        runs += [line.removeprefix("python -m pytest --nbval ") for line in log(folder) if "nbval" in line]
+    model, both = "notebooks/1-part/03-vae.ipynb", "notebooks/1-part/01-chapter.ipynb notebooks/1-part/03-vae.ipynb"
+    others = [f"{files} {setting}" for files in (model, both) for setting in ("2 ", "1 float32")]
+    assert runs == ["-n 2 --dist loadscope notebooks 1 ", *others]
+
+
+def test_the_chapter_that_stands_for_all_in_other_settings_exists() -> None:
+    name = re.search(r"^MODEL := (.+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert name is not None
+    assert list(ROOT.glob(f"notebooks/*/{name[1]}.ipynb"))
 
 
 def test_one_chapter_is_compared_by_its_short_name(folder: Path) -> None:
-    chapter = folder / "notebooks/1-part/01-chapter.ipynb"
-    chapter.parent.mkdir(parents=True)
-    chapter.touch()
+    add_chapters(folder)
     make(folder, "notebooks", "CHAPTER=01-chapter")
-    assert log(folder)[-1] == "python -m pytest --nbval notebooks/1-part/01-chapter.ipynb"
+    assert log(folder)[-1] == "python -m pytest --nbval -n 2 --dist loadscope notebooks/1-part/01-chapter.ipynb"
 
 
 def test_ci_and_make_test_run_every_check(folder: Path) -> None:
+    add_chapters(folder)
     assert make(folder, "test").returncode == 0
     steps = [line.removeprefix("python -m pytest ") for line in log(folder)[1:]]
     assert steps == [
@@ -146,7 +164,8 @@ def test_ci_and_make_test_run_every_check(folder: Path) -> None:
         "gensrc-book status",
         "-n 2 -m not browser --ignore=tests/book/test_colab.py",
         "gensrc-book site",
-        *["--nbval notebooks"] * 3,
+        "--nbval -n 2 --dist loadscope notebooks",
+        *["--nbval notebooks/1-part/03-vae.ipynb"] * 2,
         "-m browser",
         "tests/book/test_colab.py",
     ]

@@ -15,7 +15,7 @@ from gensrc.book.repository import BookError
 
 ROOT = Path(__file__).parents[2]
 CHAPTER = "2-part/03-vae"
-CELL = "from gensrc.models import vae\nfrom gensrc import data\nprint(data.load())"
+CELL = "from gensrc.models import vae\nfrom gensrc import data\nprint(data.load(), vae.train())"
 
 
 def mark(book: Any, chapter: str = CHAPTER, files: tuple[str, ...] = ("gensrc/data/digits.txt",)) -> None:
@@ -66,14 +66,58 @@ def append(book: Any, path: str, text: str) -> None:
     ],
 )
 def test_a_change_in_what_it_uses_makes_it_stale(stamped: Any, path: str) -> None:
-    append(stamped, path, "# a change\n")
+    append(stamped, path, "print('a change')\n")
     assert reasons(stamped) == [path]
 
 
 @pytest.mark.parametrize("path", ["gensrc/models/gan.py", "gensrc/data/other.txt", "README.md"])
 def test_a_change_elsewhere_does_not(stamped: Any, path: str) -> None:
-    append(stamped, path, "# a change\n")
+    append(stamped, path, "print('a change')\n")
     assert reasons(stamped) == []
+
+
+def change(book: Any, path: str, old: str, new: str) -> None:
+    text = (book.root / path).read_text()
+    assert old in text
+    book.write(path, text.replace(old, new))
+
+
+def test_a_change_in_a_function_that_it_calls_through_others_makes_it_stale(stamped: Any) -> None:
+    change(stamped, "gensrc/training.py", "return metrics.ELBO", "return 2 * metrics.ELBO")
+    assert reasons(stamped) == ["gensrc/training.py"]
+
+
+def test_a_constant_that_it_reads_through_others_makes_it_stale(stamped: Any) -> None:
+    change(stamped, "gensrc/metrics.py", "-104.1", "-104.2")
+    assert reasons(stamped) == ["gensrc/metrics.py"]
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("gensrc/metrics.py", "import torch\n\n\ndef frechet(a):\n    return torch.trace(a)\n"),
+        ("gensrc/training.py", "class Trainer:\n    def fit_all(self):\n        from gensrc.models import gan\n"),
+        ("gensrc/models/vae.py", "LADDER = 3\n# a remark\n"),
+    ],
+)
+def test_what_a_module_gains_beside_what_it_uses_does_not(stamped: Any, path: str, text: str) -> None:
+    append(stamped, path, text)
+    assert reasons(stamped) == []
+
+
+def test_what_a_module_gains_counts_for_the_chapter_that_uses_it(book: Any) -> None:
+    book.chapter(CHAPTER, "from gensrc import metrics\nprint(getattr(metrics, 'frechet', 0))")
+    mark(book)
+    append(book, "gensrc/metrics.py", "def frechet():\n    return AUROC\n")
+    assert reasons(book) == ["gensrc/metrics.py"]
+    mark(book)
+    change(book, "gensrc/metrics.py", "0.5", "0.6")
+    assert reasons(book) == ["gensrc/metrics.py"]
+
+
+def test_a_decorator_belongs_to_its_function(stamped: Any) -> None:
+    change(stamped, "gensrc/training.py", "def fit", "@print\ndef fit")
+    assert reasons(stamped) == ["gensrc/training.py"]
 
 
 def edit(book: Any, change: Any) -> None:
@@ -138,7 +182,7 @@ def test_a_data_file_that_is_gone_is_named(stamped: Any) -> None:
 
 
 def test_modules_that_come_and_go_are_named(stamped: Any) -> None:
-    stamped.write("gensrc/models/vae.py", "import numpy\nfrom . import gan\n")
+    stamped.write("gensrc/models/vae.py", "import numpy\nfrom . import gan\ntrain = gan.torch, numpy\n")
     assert reasons(stamped) == [
         "gensrc/metrics.py (no longer used)",
         "gensrc/models/gan.py (not used before)",
@@ -172,14 +216,14 @@ def test_a_cell_without_execution_count_is_stale(stamped: Any) -> None:
     ],
 )
 def test_every_way_to_import_is_seen(book: Any, cell: str) -> None:
-    modules, _ = stamp.Fingerprints(book.root).closure([cell])
+    modules = stamp.Fingerprints(book.root).reached([cell]).pieces
     assert book.root / "gensrc/models/gan.py" in modules
     assert book.root / "gensrc/models/__init__.py" in modules
 
 
 def test_circular_imports_end(book: Any) -> None:
-    book.write("gensrc/metrics.py", "from gensrc.models import vae\n")
-    modules, _ = stamp.Fingerprints(book.root).closure(["import gensrc.metrics"])
+    book.write("gensrc/metrics.py", "from gensrc.models import vae\nELBO = vae.train\n")
+    modules = stamp.Fingerprints(book.root).reached(["from gensrc.metrics import ELBO"]).pieces
     assert {path.name for path in modules} == {"__init__.py", "vae.py", "training.py", "metrics.py"}
 
 
@@ -194,7 +238,7 @@ def test_a_cell_that_is_no_python_is_named(book: Any) -> None:
 
 def test_a_module_that_is_no_python_is_named(stamped: Any) -> None:
     append(stamped, "gensrc/training.py", "def (\n")
-    with pytest.raises(BookError, match=r"gensrc/training.py line 3 is not Python"):
+    with pytest.raises(BookError, match=r"gensrc/training.py line 4 is not Python"):
         reasons(stamped)
 
 
@@ -208,7 +252,7 @@ def test_a_recorded_full_run_is_judged_by_its_content(stamped: Any, change: str,
     record["hash"] = stamp.digest(prints.parts(code, ["gensrc/data/other.txt"], "full", 0))
     stamped.write(f"book/results/{CHAPTER}.json", json.dumps(record))
     if change:
-        append(stamped, change, "# a change\n")
+        append(stamped, change, "print('a change')\n")
     assert stamp.status(stamp.Fingerprints(stamped.root), CHAPTER).full == full
 
 
@@ -222,7 +266,7 @@ def test_status_prints_a_table_and_says_by_its_exit_what_it_found(stamped: Any) 
     status, printed = stamped.run("status")
     assert status == 0
     assert printed.splitlines()[1].split() == [CHAPTER, "fresh", "2026-11-21", "61", "none"]
-    append(stamped, "gensrc/training.py", "# a change\n")
+    append(stamped, "gensrc/training.py", "print('a change')\n")
     stamped.write("constraints.txt", "numpy==2.4.0\n")
     status, printed = stamped.run("status")
     assert status == 1

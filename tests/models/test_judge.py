@@ -10,6 +10,7 @@ import torch
 from gensrc import checkpoints, training
 from gensrc.data import captions, video
 from gensrc.data.captions import LAYOUTS, Scene, Thing, captioned_digits
+from gensrc.data.images import mnist
 from gensrc.data.video import MOTIONS, Actor, Clip, moving_digits
 from gensrc.models import judge as judging
 from gensrc.models.judge import Judge, agreement, annotate, arrange, clip_agreement, judge
@@ -74,6 +75,28 @@ def test_what_is_read_does_not_depend_on_the_other_pictures() -> None:
     assert judge().read(data.images[590:]) == judge().read(data.images)[590:]
     clips = moving_digits("test", 40, seed=9)
     assert judge().watch(clips.frames[38:]) == judge().watch(clips.frames)[38:]
+
+
+def test_it_reads_single_digits_and_its_last_layer_decides_from_the_features() -> None:
+    data = mnist("test")
+    windows = judging.centred(torch.nn.functional.pad(data.images[:2000], [2] * 4))
+    assert windows.shape == (2000, 3, 16, 16)
+    with torch.no_grad():
+        digits, colours = judge().classify(windows)
+        decided = judge().reader[-1](judge().features(windows))
+    assert (digits.argmax(1) == data.labels[:2000]).float().mean() > 0.985
+    torch.testing.assert_close(decided, torch.cat([digits, colours], 1))
+
+
+def test_a_window_shows_the_middle_of_a_picture_two_thirds_as_large() -> None:
+    picture = torch.zeros(1, 1, 32, 32)
+    picture[:, :, 4:16, 4:28] = 1
+    windows = judging.centred(picture)
+    assert windows[..., :7, :].min() > 0.99
+    assert windows[..., 9:, :].max() < 0.01
+    picture[:] = 1
+    picture[:, :, 4:28, 4:28] = 0
+    assert not judging.centred(picture).any()
 
 
 def test_the_checkpoint_is_small_and_its_card_says_how_good_it_is() -> None:
