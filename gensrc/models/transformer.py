@@ -25,7 +25,7 @@ the new ones stand, and counts on from `cache.length` if it is left out.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -154,8 +154,14 @@ class Attention(MultiHeadAttention):
         """With a cache, the mask covers all keys so far."""
         q, k, v = self._heads(query, key, value, turn, cache)
         self._check_mask(mask, q, k)
+        arithmetic: AbstractContextManager = nullcontext()
+        if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+            # torch's kernel is several times slower in bfloat16 on most CPUs.
+            q, k, v = q.float(), k.float(), v.float()
+            arithmetic = torch.autocast("cpu", enabled=False)
         dropout = self.dropout if self.training else 0.0
-        heads = fused_attention(q, k, v, mask=mask, causal=causal, dropout=dropout)
+        with arithmetic:
+            heads = fused_attention(q, k, v, mask=mask, causal=causal, dropout=dropout)
         return self.merge(heads)
 
     def with_weights(
