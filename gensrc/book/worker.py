@@ -36,7 +36,14 @@ print(_gensrc_probe())
 
 
 def tell(**event: Any) -> None:
-    print(MARK + json.dumps(event), flush=True)
+    # On a line of its own, also where a library has left one unfinished.
+    print("\n" + MARK + json.dumps(event), flush=True)
+
+
+def facts_in(outputs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the probe has printed. A kernel that is busy with something else may have put a warning beside it."""
+    printed = "".join(output["text"] for output in outputs if output.get("name") == "stdout")
+    return json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
 
 
 def run(notebook: str, output: str, parameters: dict[str, Any], timeout: float, pythonpath: str) -> None:
@@ -81,7 +88,7 @@ def run(notebook: str, output: str, parameters: dict[str, Any], timeout: float, 
     except Exception as error:  # the kernel died or never came up
         tell(failed={"cell": at["cell"], "error": f"{type(error).__name__}: {error}"})
     else:
-        facts = json.loads(done.cells.pop().outputs[-1].text)
+        facts = facts_in(done.cells.pop().outputs)
         nbformat.write(done, output)
         tell(facts=facts | {"seconds": round(time.monotonic() - started, 1)})
 

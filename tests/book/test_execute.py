@@ -156,6 +156,20 @@ def test_a_worker_that_dies_is_told(book: Any) -> None:
     assert f"✗ {A}: the process that ran it was ended by signal 9." in said
 
 
+def test_output_without_a_line_end_hides_no_event(capsys: pytest.CaptureFixture[str]) -> None:
+    print("a library's words", end="")
+    worker.tell(cell=3)
+    assert f'{worker.MARK}{{"cell": 3}}' in capsys.readouterr().out.split("\n")
+
+
+def test_a_warning_beside_the_facts_does_no_harm() -> None:
+    outputs = [
+        {"output_type": "stream", "name": "stdout", "text": 'late words\n{"peak_mb": 3}\n'},
+        {"output_type": "stream", "name": "stderr", "text": "UserWarning: {something}"},
+    ]
+    assert worker.facts_in(outputs) == {"peak_mb": 3}
+
+
 def test_a_number_that_is_not_finite_is_not_stored(book: Any) -> None:
     book.chapter(A, "print('loss ≈ nan nats (±5 %)')")
     before = book.path(A).read_bytes()
