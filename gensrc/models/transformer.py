@@ -105,7 +105,7 @@ def frequencies(
     Raises ValueError for an odd `dim`.
     """
     if dim % 2:
-        raise ValueError(f"positions go by pairs of features: {dim} must be even")
+        raise ValueError(f"positions go by pairs of features: {dim} is an odd width")
     return 10_000 ** (-torch.arange(0, dim, 2, device=device) / dim)
 
 
@@ -488,12 +488,14 @@ def attention_maps(module: nn.Module) -> Iterator[dict[str, Tensor]]:
     """While it is open, every attention in `module` leaves its weights in the result.
 
     The keys are the names of the attentions, such as "decoder.blocks.0.cross_attn"; a
-    later forward pass overwrites the maps of one before.
+    later forward pass overwrites the maps of one before. Raises ValueError for a pass
+    with a cache, whose earlier keys are in no map.
     """
     maps: dict[str, Tensor] = {}
 
     def keep(name: str, layer: MultiHeadAttention, given: tuple, named: dict) -> None:
-        named = {key: value for key, value in named.items() if key != "cache"}
+        if named.pop("cache", None) is not None:
+            raise ValueError("maps are drawn of whole sequences: leave out the cache")
         with torch.no_grad():
             maps[name] = layer.with_weights(*given, **named)[1]
 

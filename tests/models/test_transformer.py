@@ -426,7 +426,9 @@ def test_maps_follow_the_rotation():
         model(x)
         first = maps["blocks.0.self_attn"]
         model(x, positions=torch.tensor([[0, 3, 1, 9, 4, 7]]))
-    assert (first - maps["blocks.0.self_attn"]).abs().max() > 0.01
+        assert (first - maps["blocks.0.self_attn"]).abs().max() > 0.01
+        with pytest.raises(ValueError, match="maps are drawn of whole sequences: leave out the cache"):
+            model(x, cache=[Kept() for _ in model.blocks])
 
 
 def test_dropout_acts_in_training_alone():
@@ -465,9 +467,9 @@ def test_impossible_settings_are_refused(settings, message):
 
 
 def test_odd_widths_are_refused_where_positions_go_by_pairs():
-    with pytest.raises(ValueError, match="positions go by pairs of features: 7 must be even"):
+    with pytest.raises(ValueError, match="positions go by pairs of features: 7 is an odd width"):
         transformer.sinusoidal(torch.arange(3), 7)
-    with pytest.raises(ValueError, match="3 must be even"):
+    with pytest.raises(ValueError, match="3 is an odd width"):
         transformer.rotation(torch.arange(3)[None], 3)
 
 
