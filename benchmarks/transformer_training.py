@@ -1,0 +1,112 @@
+"""How much faster does our encoder train than torch's layers? Prints a ratio of tokens a second.
+
+    python benchmarks/transformer_training.py [--threads 1] [--rounds 30] [--precision picked|float32]
+
+Both sides are one causal language model (width 128, 4 heads, 4 pre-norm blocks, 64 letters, batches of 16 sequences of
+128) with the same weights: ours from `models.transformer.Encoder`, the baseline from `nn.TransformerEncoderLayer` with
+the causal hint that selects its fast kernel. They take a step (forward, backward, fused Adam) in turn, in one process,
+in the same arithmetic, that of `training.precision` or float32. Medians and their ratio are printed; the ratio is what
+counts, as times depend on the machine and on what else it does.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gensrc import training
+from gensrc.models.transformer import Config, Encoder
+
+WIDTH, HEADS, LAYERS, LETTERS, BATCH, TIME = 128, 4, 4, 64, 16, 128
+
+
+class Ours(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        settings = {"embed_dim": WIDTH, "num_heads": HEADS, "num_layers": LAYERS, "hidden_dim": 4 * WIDTH}
+        self.encoder = Encoder(Config(norm_first=True, positions="none", dropout=0.0, **settings))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encoder(x, causal=True)
+
+
+class Theirs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 4 * WIDTH, 0.0, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, LAYERS, norm=nn.LayerNorm(WIDTH), enable_nested_tensor=False)
+        self.register_buffer("future", torch.ones(TIME, TIME, dtype=torch.bool).triu(1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.encoder(x, mask=self.future, is_causal=True)
+
+
+class LanguageModel(nn.Module):
+    """Letters and places in, scores of the next letter out; the same around both."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.letter, self.place = nn.Embedding(LETTERS, WIDTH), nn.Embedding(TIME, WIDTH)
+        self.body = body
+
+    def loss(self, ids: Tensor) -> Tensor:
+        hidden = self.body(self.letter(ids) + self.place.weight)
+        logits = F.linear(hidden, self.letter.weight).float()
+        return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+
+
+def side(model: LanguageModel, arithmetic: training.Precision) -> Callable[[Tensor], float]:
+    """One training step, as a function of the batch; returns the loss."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    model.train()
+
+    def step(ids: Tensor) -> float:
+        with arithmetic.autocast():
+            loss = model.loss(ids)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Ratio of our tokens a second to those of torch's layers.")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--precision", choices=("picked", "float32"), default="picked")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    arithmetic = training.precision(torch.device("cpu"))
+    if options.precision == "float32":
+        arithmetic = training.Precision("cpu", bfloat16=False)
+    ours, theirs = LanguageModel(Ours()), LanguageModel(Theirs())
+    with torch.no_grad():
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            other.copy_(mine)
+    sides = {"ours": side(ours, arithmetic), "torch's layers": side(theirs, arithmetic)}
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    losses: dict[str, float] = {}
+    for number in range(3 + options.rounds):
+        ids = torch.randint(LETTERS, (BATCH, TIME), generator=torch.Generator().manual_seed(number))
+        for name, step in sides.items():
+            start = time.perf_counter()
+            losses[name] = step(ids)
+            if number >= 3:  # the first rounds warm caches and kernels up
+                times[name].append(time.perf_counter() - start)
+    print(f"{arithmetic}, last losses", ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()))
+    for name, values in times.items():
+        print(f"{name}: {BATCH * TIME / statistics.median(values):,.0f} tokens a second")
+    mine, other = (statistics.median(values) for values in times.values())
+    print(f"ratio {other / mine:.2f}")
+
+
+if __name__ == "__main__":
+    main()
