@@ -30,7 +30,7 @@ CHAPTER = "2-gans-to-transformers/03-vae"
 # packages that are small to fetch and that Colab holds back at much older versions.
 PRELOADED = [
     *["torch", "numpy", "matplotlib", "ipywidgets", "ipykernel", "tqdm", "safetensors", "pooch"],
-    "scikit-learn",
+    *["scikit-learn", "statsmodels"],
 ]
 HELD_BACK = [
     *["ipython==7.34.0", "backcall", "decorator", "pickleshare"],

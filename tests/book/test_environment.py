@@ -32,7 +32,7 @@ BY_TORCH = re.compile(r"(nvidia|cuda|triton)\b.*")
 
 def direct() -> list[Requirement]:
     extras = PROJECT["optional-dependencies"]
-    lines = PROJECT["dependencies"] + extras["book"] + extras["text"] + extras["test"]
+    lines = PROJECT["dependencies"] + extras["book"] + extras["series"] + extras["text"] + extras["test"]
     return [requirement for requirement in map(Requirement, lines) if requirement.name != "gensrc"]
 
 
