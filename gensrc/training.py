@@ -308,7 +308,8 @@ def fit_pair(
     penalty: as `adversarial.r1_penalty`, added to D's loss every `penalty_every` rounds, times that number.
     augment: applied to all that D sees.
     average: a copy of the generator that follows it as a moving average, with `decay` after a short warm-up.
-    callbacks: each is called as callback(step, average or generator) after every `log_every` rounds and the last.
+    callbacks: each is called as callback(step, average or generator) after every `log_every` rounds and the last; the
+        average is in evaluation mode.
     schedule, checkpoint, save_every: as in `fit`.
 
     Raises TrainingError when a player's loss is no longer finite, naming player and step (the last checkpoint is
@@ -322,11 +323,11 @@ def fit_pair(
     players = nn.ModuleDict({"generator": generator, "discriminator": discriminator})
     if average is not None:
         average.load_state_dict(generator.state_dict())
-        players["average"] = average
+        players["average"] = average.eval()
+    # As the batches are: convolutions are faster so in either precision (benchmarks/gan_step.py).
+    players.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if checkpoint is not None and checkpoint.exists():
         done = _resume(checkpoint, players, optimizers, batches, history)
-    if arithmetic.bfloat16:  # where a convolution in bfloat16 is fast
-        players.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     options: dict[str, Any] = {"game": game, "augment": augment, "autocast": arithmetic.autocast}
     generator.train()
@@ -454,6 +455,7 @@ def _resume(
                 index, key = name.split(".", 1)
                 moments.setdefault(int(index), {})[key] = value
             optimizer.load_state_dict({"state": moments, "param_groups": groups})
+            _lay_out_as_weights(optimizer)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{path} belongs to another model or optimiser: {error}") from error
     batches.load_state_dict(card["batches"])
@@ -463,6 +465,14 @@ def _resume(
     for name, values in card["history"].items():
         getattr(history, name)[:] = values
     return int(card["step"])
+
+
+def _lay_out_as_weights(optimizer: torch.optim.Optimizer) -> None:
+    """A fused optimiser goes through memory: its moments have to lie there in the order of the weights."""
+    for weight, state in optimizer.state.items():
+        for name, value in state.items():
+            if value.shape == weight.shape:
+                state[name] = torch.empty_like(weight).copy_(value)
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

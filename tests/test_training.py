@@ -252,7 +252,9 @@ def test_fit_pair_alternates_the_two_visible_updates(monkeypatch):
     assert history.real == pytest.approx([sum(expected[:2]) / 2, sum(expected[2:]) / 2], rel=1e-5)
 
 
-def test_an_interrupted_game_resumes_to_the_same_bits(tmp_path):
+@pytest.mark.parametrize("arithmetic", ["float32", "bfloat16"])
+def test_an_interrupted_game_resumes_to_the_same_bits(tmp_path, monkeypatch, arithmetic):
+    monkeypatch.setenv("GENSRC_PRECISION", arithmetic)
     history, whole = play(8)
     with pytest.raises(KeyboardInterrupt):
         play(8, checkpoint=tmp_path / "pair.safetensors", stop_at=6)

@@ -408,6 +408,20 @@ def test_without_a_script_the_middle_picture_stands_alone(open_page, explorers):
     assert page.locator("figcaption").first.is_visible()
 
 
+@pytest.mark.parametrize("width", [1200, 390])
+def test_a_map_is_as_large_as_its_picture(open_page, pages, width):
+    """Else the marker, which is placed in parts of the map, stands beside the picture that it means."""
+    both = "e => [e, e.querySelector('img')].map(x => [x.offsetWidth, x.offsetHeight])"
+    seen = 0
+    for path in (path for path in pages if "notebooks/" in path):
+        page = open_page(path, viewport={"width": width, "height": 900})
+        for area in page.query_selector_all(".gensrc-explore-map"):
+            box, image = area.evaluate(both)
+            assert box == image, path
+            seen += 1
+    assert seen
+
+
 def test_the_first_page_shows_an_explorer_that_works(open_page):
     page = open_page("book/intro.html")
     view = page.locator(".gensrc-explore-view").first

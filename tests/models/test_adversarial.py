@@ -107,8 +107,10 @@ def test_each_update_moves_its_own_player_alone():
     assert same(g, generator)
     assert not same(d, discriminator)
     d = weights(discriminator)
+    on_d.zero_grad()
     adversarial.update_generator(generator, discriminator, on_g, z)
     assert same(d, discriminator)
+    assert all(parameter.grad is None for parameter in discriminator.parameters())  # that would be wasted work
     assert not same(g, generator)
     assert all(parameter.requires_grad for parameter in discriminator.parameters())
 
@@ -157,8 +159,8 @@ def test_the_average_approaches_the_model_geometrically():
         for parameter in discriminator.parameters():
             parameter += 1
     for _ in range(3):
-        adversarial.update_average(average, discriminator, 0.5)
-    torch.testing.assert_close(average.main[0].weight, start + 1 - 0.5**3)
+        adversarial.update_average(average, discriminator, 0.8)
+    torch.testing.assert_close(average.main[0].weight, start + 1 - 0.8**3)
     discriminator.train()(torch.randn(4, 1, 8, 8) + 3)  # statistics of batch normalisation take part
     adversarial.update_average(average, discriminator, 0.0)
     for a, b in zip(average.buffers(), discriminator.buffers(), strict=True):
