@@ -117,6 +117,7 @@ def check(options: argparse.Namespace) -> int:
     root = repository.find_root()
     chapters = repository.choose(root, options.chapter)
     problems = [f"{chapter}: {problem}" for chapter in chapters for problem in contract.check(root, chapter)]
+    problems += contract.clashes(root)
     print("\n".join(problems) or "All chapters checked keep the contract.")
     return 1 if problems else 0
 

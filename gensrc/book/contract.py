@@ -45,6 +45,18 @@ def check(root: Path, chapter: str) -> list[str]:
     return problems
 
 
+def clashes(root: Path) -> list[str]:
+    """Names that figures of two chapters share: a link could not tell which one is meant."""
+    first: dict[str, str] = {}
+    problems = []
+    for chapter in repository.chapters(root):
+        for cell in repository.code_cells(repository.read_raw(repository.notebook_path(root, chapter))):
+            name = cell["metadata"].get("mystnb", {}).get("figure", {}).get("name")
+            if name and first.setdefault(name, chapter) != chapter:
+                problems.append(f"{chapter}: {first[name]} has a figure named {name.removeprefix('fig-')!r} too")
+    return problems
+
+
 def first_cells(nb: Notebook) -> Problems:
     first = repository.code_cells(nb)[:1]
     if not first or not {"colab", "hide-input"} <= {*repository.tags(first[0])}:

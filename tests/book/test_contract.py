@@ -149,3 +149,11 @@ def test_the_command_names_the_chapter(book: Any) -> None:
         1,
         f"{CHAPTER}: code cell 3 has 26 lines of code, at most 25 are allowed\n",
     )
+
+
+def test_two_chapters_with_a_figure_of_one_name_are_told(book: Any, code_cell: Callable[..., NotebookNode]) -> None:
+    for chapter, name in (("2-part/03-vae", "loss"), ("2-part/04-uses", "loss"), ("2-part/05-more", "gain")):
+        cell = code_cell("pass")
+        cell.metadata["mystnb"] = {"figure": {"name": f"fig-{name}"}}
+        book.chapter(chapter, cell)
+    assert contract.clashes(book.root) == ["2-part/04-uses: 2-part/03-vae has a figure named 'loss' too"]
