@@ -3,7 +3,7 @@
 Radford and others, Improving Language Understanding by Generative Pre-Training, OpenAI,
 2018, is the source of the model, a decoder without an encoder to look at; Radford and
 others, Language Models are Unsupervised Multitask Learners, OpenAI, 2019, which is
-GPT-2, of the blocks that normalise first, the last normalisation and the scaled residual
+GPT-2, of blocks that normalise first, the last normalisation and the scaled residual
 layers. With a GPT-2's weights, brought here by `from_gpt2`, it computes the same.
 
 Deviations: positions start with a standard deviation of 0.02, as in GPT-1 and the
@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD
-from gensrc.models.transformer import Cache, Config, Encoder
+from gensrc.models.transformer import Attention, Cache, Config, Encoder, FeedForward
 
 STD = 0.02
 """The standard deviation with which matrices and embeddings start."""
@@ -65,9 +65,11 @@ class GPT(nn.Module):
         self.vocab_size, self.context = vocab_size, context
         self.embed = nn.Embedding(vocab_size, embed_dim)
         self.encoder = Encoder(config)
-        for block in self.encoder.blocks:
-            block.self_attn.dropout = 0.0
-            block.feed_forward.dropout = nn.Identity()
+        for part in self.encoder.modules():
+            if isinstance(part, Attention):
+                part.dropout = 0.0
+            elif isinstance(part, FeedForward):
+                part.dropout.p = 0.0
         self._start()
 
     def _start(self) -> None:
@@ -98,8 +100,8 @@ class GPT(nn.Module):
         cache: one object a block, with what was computed of earlier tokens.
 
         A token that may see nothing, as where a whole row is padding and masked, gets
-        finite logits that mean nothing. Raises ValueError for no tokens, for one that is
-        outside the vocabulary, and for a sequence longer than the context.
+        finite logits that mean nothing. Raises ValueError for no tokens, for a token
+        outside the vocabulary, and for sequences longer than the context.
         """
         self._check(ids)
         hidden = self.encoder(
