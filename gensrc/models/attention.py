@@ -18,6 +18,7 @@ head, d_v that of a value.
 """
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -155,6 +156,12 @@ def fused_attention(
     causal: joins `causal_mask` to the mask; faster than passing it.
     dropout: the share of weights that are set to zero; the others grow to make up.
     """
+    if query.device.type == "cpu" and query.dtype == torch.bfloat16:
+        # The kernel is several times slower in bfloat16 on most CPUs.
+        q, k, v = query.float(), key.float(), value.float()
+        with torch.autocast("cpu", enabled=False):
+            output = fused_attention(q, k, v, mask=mask, causal=causal, dropout=dropout)
+        return output.to(query.dtype)
     q_time, k_time = query.shape[-2], key.shape[-2]
     if causal and (mask is not None or q_time != k_time):
         triangle = causal_mask(q_time, key_time=k_time, device=query.device)[0, 0]
@@ -208,16 +215,18 @@ class MultiHeadAttention(nn.Module):
         key: Float[Tensor, "batch key d"] | None = None,
         value: Float[Tensor, "batch key d"] | None = None,
         *,
-        mask: Bool[Tensor, "#batch #heads #query #key"] | None = None,
+        mask: Bool[Tensor, "#batch #heads #query #all_keys"] | None = None,
         causal: bool = False,
+        **given: Any,
     ) -> Float[Tensor, "batch query d"]:
         """Attention of `query` to `key`, or to itself if that is left out.
 
         value: the same as `key` if it is left out.
+        given: what a subclass's `project` takes beyond these three.
         A query that may attend to nothing gets the bias of `out_proj`.
         Raises ValueError for shapes that do not fit together.
         """
-        q, k, v = self.project(query, key, value)
+        q, k, v = self.project(query, key, value, **given)
         self._check_mask(mask, q, k)
         dropout = self.dropout if self.training else 0.0
         heads = fused_attention(q, k, v, mask=mask, causal=causal, dropout=dropout)
@@ -229,11 +238,14 @@ class MultiHeadAttention(nn.Module):
         key: Float[Tensor, "batch key d"] | None = None,
         value: Float[Tensor, "batch key d"] | None = None,
         *,
-        mask: Bool[Tensor, "#batch #heads #query #key"] | None = None,
+        mask: Bool[Tensor, "#batch #heads #query #all_keys"] | None = None,
         causal: bool = False,
-    ) -> tuple[Float[Tensor, "batch query d"], Float[Tensor, "batch heads query key"]]:
+        **given: Any,
+    ) -> tuple[
+        Float[Tensor, "batch query d"], Float[Tensor, "batch heads query all_keys"]
+    ]:
         """`forward` written out, without dropout: the output and the weights."""
-        q, k, v = self.project(query, key, value)
+        q, k, v = self.project(query, key, value, **given)
         self._check_mask(mask, q, k)
         if causal:
             triangle = causal_mask(q.shape[2], key_time=k.shape[2], device=q.device)

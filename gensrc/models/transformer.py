@@ -2,10 +2,9 @@
 
 Vaswani and others, Attention Is All You Need, NeurIPS 2017, is the source of all but
 three things: positions that are learned come from Gehring and others, Convolutional
-Sequence to Sequence Learning, ICML 2017; rotary ones from Su and others, RoFormer:
-Enhanced Transformer with Rotary Position Embedding, 2021; and blocks that normalise
-first are studied by Xiong and others, On Layer Normalization in the Transformer
-Architecture, ICML 2020.
+Sequence to Sequence Learning, ICML 2017; rotary ones are in `gensrc.models.positions`;
+and blocks that normalise first are studied by Xiong and others, On Layer Normalization
+in the Transformer Architecture, ICML 2020.
 
 Deviations: dropout also acts on attention weights and within the feed-forward layer, as
 in torch; source and target have vocabularies of their own, so that the output layer
@@ -25,7 +24,7 @@ the new ones stand, and counts on from `cache.length` if it is left out.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -36,20 +35,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD
-from gensrc.models.attention import (
-    MultiHeadAttention,
-    causal_mask,
-    fused_attention,
-    scaled_dot_product_attention,
-)
+from gensrc.models.attention import MultiHeadAttention
+from gensrc.models.positions import POSITIONS, Rotation, rotate, rotation, sinusoidal
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": F.relu,
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),  # GPT-2's
 }
-POSITIONS = ("sinusoidal", "learned", "rotary", "none")
-Rotation = tuple[Tensor, Tensor]  # cosines and sines, each "batch 1 time d_k/2"
 
 
 @runtime_checkable
@@ -94,109 +87,34 @@ class Config:
             raise ValueError("learned positions need max_length, the number of them")
 
 
-# --- positions ---
-
-
-def frequencies(
-    dim: int, *, device: torch.device | None = None
-) -> Float[Tensor, " half"]:
-    """10000^(-2i/dim) for i = 0, 1, ...: one for each pair of features.
-
-    Raises ValueError for an odd `dim`.
-    """
-    if dim % 2:
-        raise ValueError(f"positions go by pairs of features: {dim} is an odd width")
-    return 10_000 ** (-torch.arange(0, dim, 2, device=device) / dim)
-
-
-def sinusoidal(
-    positions: Int[Tensor, "*batch time"], embed_dim: int
-) -> Float[Tensor, "*batch time d"]:
-    """Sines in the even features, cosines in the odd ones (Vaswani et al., 3.5)."""
-    turns = frequencies(embed_dim, device=positions.device)
-    angles = positions.unsqueeze(-1) * turns
-    return torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)
-
-
-def rotation(positions: Int[Tensor, "batch time"], d_k: int) -> Rotation:
-    """The turns that `rotate` gives to each pair of features at these positions."""
-    turns = frequencies(d_k, device=positions.device)
-    angles = positions[:, None, :, None] * turns
-    return angles.cos(), angles.sin()
-
-
-def rotate(
-    x: Float[Tensor, "batch heads time d_k"], turn: Rotation
-) -> Float[Tensor, "batch heads time d_k"]:
-    """Turn each pair of features of a query or a key (Su et al., equation 34)."""
-    (a, b), (cos, sin) = x.unflatten(-1, (-1, 2)).unbind(-1), turn
-    turned = torch.stack([a * cos - b * sin, a * sin + b * cos], -1)
-    return turned.flatten(-2).to(x.dtype)
-
-
 # --- the parts of a block ---
 
 
 class Attention(MultiHeadAttention):
-    """Attention that can rotate its queries and keys, and go on from a cache."""
+    """Attention that can rotate its queries and keys, and go on from a cache.
 
-    def forward(
+    With a cache, a mask covers all keys so far.
+    """
+
+    def project(
         self,
         query: Float[Tensor, "batch query d"],
         key: Float[Tensor, "batch key d"] | None = None,
         value: Float[Tensor, "batch key d"] | None = None,
         *,
-        mask: Bool[Tensor, "#batch #heads #query #all_keys"] | None = None,
-        causal: bool = False,
         turn: Rotation | None = None,
         cache: Cache | None = None,
-    ) -> Float[Tensor, "batch query d"]:
-        """With a cache, the mask covers all keys so far."""
-        q, k, v = self._heads(query, key, value, turn, cache)
-        self._check_mask(mask, q, k)
-        arithmetic: AbstractContextManager = nullcontext()
-        if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-            # torch's kernel is several times slower in bfloat16 on most CPUs.
-            q, k, v = q.float(), k.float(), v.float()
-            arithmetic = torch.autocast("cpu", enabled=False)
-        dropout = self.dropout if self.training else 0.0
-        with arithmetic:
-            heads = fused_attention(q, k, v, mask=mask, causal=causal, dropout=dropout)
-        return self.merge(heads)
-
-    def with_weights(
-        self,
-        query: Float[Tensor, "batch query d"],
-        key: Float[Tensor, "batch key d"] | None = None,
-        value: Float[Tensor, "batch key d"] | None = None,
-        *,
-        mask: Bool[Tensor, "#batch #heads #query #key"] | None = None,
-        causal: bool = False,
-        turn: Rotation | None = None,
-    ) -> tuple[Float[Tensor, "batch query d"], Float[Tensor, "batch heads query key"]]:
-        """`forward` written out, without dropout: the output and the weights."""
-        q, k, v = self._heads(query, key, value, turn, None)
-        self._check_mask(mask, q, k)
-        if causal:
-            triangle = causal_mask(q.shape[2], key_time=k.shape[2], device=q.device)
-            mask = triangle if mask is None else mask & triangle
-        heads, weights = scaled_dot_product_attention(q, k, v, mask=mask)
-        return self.merge(heads), weights
-
-    def _heads(
-        self,
-        query: Tensor,
-        key: Tensor | None,
-        value: Tensor | None,
-        turn: Rotation | None,
-        cache: Cache | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[
+        Float[Tensor, "batch heads query d_k"],
+        Float[Tensor, "batch heads all_keys d_k"],
+        Float[Tensor, "batch heads all_keys d_k"],
+    ]:
         if key is not None and cache is not None and cache.memory is not None:
             weight, bias = self.in_proj.weight, self.in_proj.bias
             d = self.embed_dim
             q = F.linear(query, weight[:d], None if bias is None else bias[:d])
             return q.unflatten(-1, (self.num_heads, -1)).transpose(1, 2), *cache.memory
-        q, k, v = self.project(query, key, value)
+        q, k, v = super().project(query, key, value)
         if turn is not None:
             q, k = rotate(q, turn), rotate(k, turn)
         if cache is not None and key is None:
