@@ -15,6 +15,7 @@ texts a token belongs to is read off the ids. A row of nothing but PAD comes out
 and of no meaning, and adds nothing to a masked loss; the two tasks refuse it.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -51,6 +52,11 @@ def segments(ids: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
     """0 up to and with the first EOS of a row, 1 after it."""
     ends = (ids == EOS).long()
     return (ends.cumsum(1) - ends).clamp(max=1)
+
+
+def second_text(ids: Int[Tensor, "batch time"]) -> Bool[Tensor, "batch time"]:
+    """Where the tokens of a row's second text stand."""
+    return (segments(ids) == 1) & (ids >= len(SPECIALS))
 
 
 class Gaps(NamedTuple):
@@ -119,15 +125,13 @@ class Bert(nn.Module):
             max_length=max_length,
         )
         self.encoder = Encoder(config)
-        self.apply(start)
+        start(self)
 
     @property
     def mask_id(self) -> int:
         return self.vocab_size
 
-    def forward(
-        self, ids: Int[Tensor, "batch time"]
-    ) -> Float[Tensor, "batch time d"]:
+    def forward(self, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time d"]:
         """Raises ValueError for an id outside the vocabulary or too long a row."""
         if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) <= self.mask_id:
             raise ValueError(
@@ -146,11 +150,15 @@ class Bert(nn.Module):
 
 
 def start(module: nn.Module) -> None:
-    """Weights from N(0, 0.02^2), cut off at two deviations; biases 0."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
-    if isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
+    """Weights from N(0, std^2), cut off at two deviations; biases 0."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear | nn.Embedding):
+            # A narrow layer adds up fewer terms, which have to be larger for it.
+            width = part.weight.shape[1]
+            std = 0.02 * math.sqrt(768 / width)
+            nn.init.trunc_normal_(part.weight, std=std, a=-2 * std, b=2 * std)
+        if isinstance(part, nn.Linear):
+            nn.init.zeros_(part.bias)
 
 
 # --- what it is taught by ---
@@ -197,10 +205,13 @@ class LeftToRight(MaskedLM):
     """The same network under a causal mask: p(token | the tokens before it).
 
     Entry t of the logits is about the token t + 1.
+
+    share: of the tokens that a pass learns from; it could be all, BERT has no more.
     """
 
-    def __init__(self, **config: int | float) -> None:
+    def __init__(self, *, share: float = 1.0, **config: int | float) -> None:
         super().__init__(**config, causal=True)
+        self.share = share
 
     def loss(
         self,
@@ -209,9 +220,10 @@ class LeftToRight(MaskedLM):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
         """Cross-entropy in nats a token, padding and begin left out."""
-        real = batch[:, 1:] != PAD
-        logits = self.to_logits(self.bert(batch[:, :-1])[real])
-        return mean_cross_entropy(logits, batch[:, 1:][real])
+        luck = torch.rand(batch[:, 1:].shape, generator=generator).to(batch.device)
+        chosen = (batch[:, 1:] != PAD) & (luck < self.share)
+        logits = self.to_logits(self.bert(batch[:, :-1])[chosen])
+        return mean_cross_entropy(logits, batch[:, 1:][chosen])
 
 
 def mean_cross_entropy(
@@ -241,9 +253,7 @@ class Classifier(nn.Module):
         start(self.pooler)
         start(self.to_logits)
 
-    def forward(
-        self, ids: Int[Tensor, "batch time"]
-    ) -> Float[Tensor, "batch classes"]:
+    def forward(self, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch classes"]:
         """Raises ValueError for a row of nothing but padding."""
         check_rows(ids)
         pooled = self.pooler(self.bert(ids)[:, 0]).tanh()
@@ -280,7 +290,7 @@ class SpanReader(nn.Module):
 
         Raises ValueError for a row that has no second text.
         """
-        inside = (segments(ids) == 1) & (ids >= len(SPECIALS))
+        inside = second_text(ids)
         check_rows(ids)
         if not bool(inside.any(1).all()):
             raise ValueError("each row needs a second text, in which to find the span")
@@ -294,7 +304,7 @@ class SpanReader(nn.Module):
         Raises ValueError for a span that is not within the second text.
         """
         ids, wanted = batch[:, :-2], batch[:, -2:]
-        inside = (segments(ids) == 1) & (ids >= len(SPECIALS))
+        inside = second_text(ids)
         within = (wanted >= 0) & (wanted < ids.shape[1])
         if not within.all() or not inside.gather(1, wanted).all():
             raise ValueError(
@@ -302,13 +312,13 @@ class SpanReader(nn.Module):
                 "columns the places of the first and the last token?"
             )
         first, last = self(ids)
-        losses = (F.cross_entropy(first, wanted[:, 0]), F.cross_entropy(last, wanted[:, 1]))
-        return (losses[0] + losses[1]) / 2
+        begin, end = wanted.unbind(1)
+        return (F.cross_entropy(first, begin) + F.cross_entropy(last, end)) / 2
 
     def answer(
         self, ids: Int[Tensor, "batch time"], *, longest: int = 8
     ) -> Int[Tensor, "batch 2"]:
-        """The most probable span of at most `longest` tokens that ends after it starts."""
+        """The most probable span of 1 to `longest` tokens: its first and its last."""
         first, last = self(ids)
         pairs = first.unsqueeze(2) + last.unsqueeze(1)
         fits = torch.ones_like(pairs[0], dtype=torch.bool).triu().tril(longest - 1)
