@@ -7,7 +7,9 @@ for Language Understanding, NAACL 2019, is the source of the network, of the mas
 Deviations: no next-sentence task, which Liu and others, RoBERTa, 2019, found no need
 for; so the layer that reads the first token (BERT's pooler) starts anew with each task.
 The feed-forward layers are always four times as wide as the model. Normalisation adds
-torch's 1e-5 to the variance, not 1e-12. [CLS] is our BOS, [SEP] our EOS.
+torch's 1e-5 to the variance, not 1e-12. Weights start with the published deviation of
+0.02 at the published width of 768, and with a larger one in a narrower model. [CLS] is
+our BOS, [SEP] our EOS.
 
 Ids are those of `gensrc.data.vocabulary`, and one more: `vocab_size` itself is [MASK].
 A row is BOS first EOS, or BOS first EOS second EOS, padded with PAD. Which of the two

@@ -179,13 +179,14 @@ def test_the_masked_model_equals_the_librarys():
     assert (mine - other)[real].abs().max() <= 1e-5
 
 
-def test_weights_start_as_published():
-    model = MaskedLM(**{**SMALL, "vocab_size": 3000, "embed_dim": 64})
-    table = model.bert.tokens.weight
-    assert table.abs().max() <= 0.04
-    # A normal distribution cut off at two deviations has 0.88 of its deviation.
-    assert abs(table.std() / 0.02 - 0.88) < 0.01
-    assert not model.bert.encoder.blocks[0].feed_forward.linear1.bias.any()
+@pytest.mark.parametrize(("width", "wanted"), [(768, 0.02), (192, 0.04)])
+def test_weights_start_as_published_and_larger_in_a_narrower_model(width, wanted):
+    model = Bert(vocab_size=100, max_length=4, embed_dim=width, num_heads=4, num_layers=1)
+    for weight in (model.tokens.weight, model.encoder.blocks[0].self_attn.in_proj.weight):
+        assert weight.abs().max() <= 2 * wanted + 1e-6
+        # A normal distribution cut off at two deviations has 0.88 of its deviation.
+        assert abs(weight.std() / wanted - 0.88) < 0.01
+    assert not model.encoder.blocks[0].self_attn.in_proj.bias.any()
 
 
 # --- who sees whom ---
