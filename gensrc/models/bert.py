@@ -5,7 +5,8 @@ for Language Understanding, NAACL 2019, is the source of the network, of the mas
 (section 3.1), and of both tasks: classes (figure 4b) and spans (figure 4c).
 
 Deviations: no next-sentence task, which Liu and others, RoBERTa, 2019, found no need
-for; so the layer that reads the first token (BERT's pooler) starts anew with each task.
+for. So nothing has taught the vector of the first token to stand for its row, and what
+reads it in the paper (the pooler) reads the mean of all tokens here, and starts anew.
 The feed-forward layers are always four times as wide as the model. Normalisation adds
 torch's 1e-5 to the variance, not 1e-12. Weights start with the published deviation of
 0.02 at the published width of 768, and with a larger one in a narrower model. [CLS] is
@@ -240,7 +241,7 @@ def mean_cross_entropy(
 
 
 class Classifier(nn.Module):
-    """A class for each row, read off the vector of its first token.
+    """A class for each row, read off the mean of the vectors of its tokens.
 
     A batch has the label of each row as its last column.
     """
@@ -258,8 +259,9 @@ class Classifier(nn.Module):
     def forward(self, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch classes"]:
         """Raises ValueError for a row of nothing but padding."""
         check_rows(ids)
-        pooled = self.pooler(self.bert(ids)[:, 0]).tanh()
-        return self.to_logits(self.dropout(pooled))
+        real = (ids >= len(SPECIALS)).unsqueeze(2)
+        mean = (self.bert(ids) * real).sum(1) / real.sum(1).clamp(min=1)
+        return self.to_logits(self.dropout(self.pooler(mean).tanh()))
 
     def loss(self, batch: Int[Tensor, "batch columns"]) -> Float[Tensor, ""]:
         """Cross-entropy in nats a row. Raises ValueError for a label out of range."""
