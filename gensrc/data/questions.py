@@ -53,7 +53,7 @@ def shared_phrases(synopsis: str, description: str) -> list[str]:
         # The longest phrase that begins here and stands in the description.
         for count in range(min(LONGEST, len(words) - begin), 0, -1):
             phrase = synopsis[words[begin].start() : words[begin + count - 1].end()]
-            joined = phrase.count(" ") == count - 1 and all(part.isalpha() for part in phrase.split(" "))
+            joined = all(part.isalpha() for part in phrase.split(" "))
             if joined and _places(phrase, description):
                 break
         else:
