@@ -1,0 +1,104 @@
+"""How much faster does our GPT train than the same network of torch's layers? Prints a ratio of tokens a second.
+
+    python benchmarks/gpt_training.py [--threads 1] [--rounds 20] [--precision picked|float32] [--dropout 0.0]
+
+Both sides are the GPT that the chapter trains (width 192, 6 heads, 4 pre-norm blocks with GELU, a context of 256, tied
+embeddings, batches of 16) with the same weights: ours, and one whose blocks are `nn.TransformerEncoderLayer` with the
+causal hint that selects its fast kernel. They take a step (forward, backward, clipping, fused AdamW) in turn, in one
+process, in the same arithmetic, that of `training.precision` or float32. Medians and their ratio are printed; the
+ratio is what counts, as times depend on the machine and on what else it does.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gensrc import training
+from gensrc.models.language import GPT
+
+CONTEXT, BATCH = 256, 16
+SIZES = {"vocab_size": 77, "context": CONTEXT, "embed_dim": 192, "num_heads": 6, "num_layers": 4}
+
+
+class Theirs(nn.Module):
+    """The weights of a GPT in torch's layers."""
+
+    def __init__(self, ours: GPT, dropout: float) -> None:
+        super().__init__()
+        width, heads = SIZES["embed_dim"], SIZES["num_heads"]
+        settings = {"batch_first": True, "norm_first": True, "activation": nn.GELU("tanh")}
+        layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, **settings)
+        self.embed, self.places = nn.Embedding(77, width), nn.Embedding(CONTEXT, width)
+        self.blocks = nn.TransformerEncoder(layer, SIZES["num_layers"], nn.LayerNorm(width), enable_nested_tensor=False)
+        self.dropout = nn.Dropout(dropout)
+        self.register_buffer("future", torch.ones(CONTEXT, CONTEXT, dtype=torch.bool).triu(1), persistent=False)
+        for block in self.blocks.layers:  # as ours: none on attention weights, none within the feed-forward layer
+            block.self_attn.dropout, block.dropout = 0.0, nn.Identity()
+        with torch.no_grad():
+            pairs = zip(ours.encoder.blocks.parameters(), self.blocks.layers.parameters(), strict=True)
+            for mine, other in [*pairs, (ours.embed.weight, self.embed.weight)]:
+                other.copy_(mine)
+            self.places.weight.copy_(ours.encoder.places.weight)
+
+    def loss(self, batch: Tensor) -> Tensor:
+        x = self.dropout(self.embed(batch[:, :-1]) + self.places.weight)
+        hidden = self.blocks(x, mask=self.future, is_causal=True)
+        logits = F.linear(hidden, self.embed.weight).float()
+        return F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), ignore_index=0)
+
+
+def side(model: nn.Module, arithmetic: training.Precision) -> Callable[[Tensor], float]:
+    """One training step, as a function of the batch; returns the loss."""
+    optimizer = torch.optim.AdamW(training.decay_groups(model, 0.1), lr=1e-3, fused=True)
+    model.train()
+
+    def step(ids: Tensor) -> float:
+        with arithmetic.autocast():
+            loss = model.loss(ids)  # type: ignore[operator]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        return loss.item()
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Ratio of our tokens a second to those of torch's layers.")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--precision", choices=("picked", "float32"), default="picked")
+    parser.add_argument("--dropout", type=float, default=0.0)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+
+    arithmetic = training.precision(torch.device("cpu"))
+    if options.precision == "float32":
+        arithmetic = training.Precision("cpu", bfloat16=False)
+    torch.manual_seed(0)
+    ours = GPT(**SIZES, dropout=options.dropout)
+    sides = {"ours": side(ours, arithmetic), "torch's layers": side(Theirs(ours, options.dropout), arithmetic)}
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    losses: dict[str, float] = {}
+    for number in range(2 + options.rounds):
+        ids = torch.randint(1, 77, (BATCH, CONTEXT + 1), generator=torch.Generator().manual_seed(number))
+        for name, step in sides.items():
+            start = time.perf_counter()
+            losses[name] = step(ids)
+            if number >= 2:  # the first rounds warm caches and kernels up
+                times[name].append(time.perf_counter() - start)
+    print(f"{arithmetic}, last losses", ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()))
+    for name, values in times.items():
+        print(f"{name}: {BATCH * CONTEXT / statistics.median(values):,.0f} tokens a second")
+    mine, other = (statistics.median(values) for values in times.values())
+    print(f"ratio {other / mine:.2f}")
+
+
+if __name__ == "__main__":
+    main()
