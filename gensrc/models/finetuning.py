@@ -4,8 +4,8 @@ Devlin, Chang, Lee and Toutanova, BERT: Pre-training of Deep Bidirectional Trans
 for Language Understanding, NAACL 2019, is the source of both (figures 4b and 4c).
 
 Deviations: classes are read off the mean of all tokens, not off the first. Nothing has
-taught the vector of the first token to stand for its row, as `gensrc.models.bert` has no
-next-sentence task. For the same reason the layer in between, the pooler, starts anew.
+taught the vector of the first token to stand for its row, as there is no next-sentence
+task in `gensrc.models.bert`. So the layer in between, the pooler, starts anew as well.
 
 Rows of ids are those of `gensrc.models.bert`; both tasks refuse one of nothing but PAD.
 """
