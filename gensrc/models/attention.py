@@ -163,6 +163,7 @@ def fused_attention(
             output = fused_attention(q, k, v, mask=mask, causal=causal, dropout=dropout)
         return output.to(query.dtype)
     q_time, k_time = query.shape[-2], key.shape[-2]
+    causal = causal and q_time > 1  # a single query is the last, and may see all keys
     if causal and (mask is not None or q_time != k_time):
         triangle = causal_mask(q_time, key_time=k_time, device=query.device)[0, 0]
         mask, causal = triangle if mask is None else mask & triangle, False
