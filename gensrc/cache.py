@@ -40,7 +40,7 @@ class KeyValueCache:
             batch, heads, _, width = key.shape
             self.keys = key.new_empty(batch, heads, self.room, width)
             self.values = value.new_empty(batch, heads, self.room, width)
-        self.keys[:, :, : end - start], self.values[:, :, start:end] = key, value
+        self.keys[:, :, start:end], self.values[:, :, start:end] = key, value
         self.length = end
         return self.keys[:, :, :end], self.values[:, :, :end]
 
