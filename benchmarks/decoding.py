@@ -1,6 +1,6 @@
 """How fast do texts come? Prints two ratios: to no cache, and to the transformers library.
 
-    python benchmarks/decoding.py [--threads 1] [--rounds 5] [--tokens 512] [--width 128] [--layers 4]
+    python benchmarks/decoding.py [--threads 1] [--rounds 5] [--tokens 512] [--widths 128 256] [--layers 4]
 
 All sides are one GPT with the same weights (random ones: what a text says costs nothing) and write the same tokens,
 greedily, after a prompt of 8: ours with the cache of `gensrc.cache`; ours computing everything anew for each token; and
@@ -58,19 +58,8 @@ def measured(sides: dict[str, Callable[[], Tensor]], rounds: int) -> dict[str, f
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Ratios of our seconds a text to those of others.")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=512)
-    parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--layers", type=int, default=4)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    logging.set_verbosity_error()
-
-    new = options.tokens
-    ours, theirs = pair(PROMPT + new, options.width, options.layers)
+def compare(width: int, layers: int, new: int, rounds: int) -> None:
+    ours, theirs = pair(PROMPT + new, width, layers)
     for batch in (1, 8):
         prompt = torch.randint(1, VOCAB, (batch, PROMPT), generator=torch.Generator().manual_seed(0))
         seen = torch.ones_like(prompt)
@@ -80,15 +69,31 @@ def main() -> None:
                 prompt, attention_mask=seen, max_new_tokens=new, do_sample=False
             ),
         }
-        medians = measured(sides, options.rounds)
+        medians = measured(sides, rounds)
         for name, seconds in medians.items():
-            print(f"{batch} at a time, {name}: {1e3 * seconds / new:.2f} ms a step")
-        print(f"{batch} at a time, ratio to the library {medians['the library'] / medians['ours']:.2f}")
+            print(f"  {batch} at a time, {name}: {1e3 * seconds / new:.2f} ms a step")
+        print(f"  {batch} at a time, ratio to the library {medians['the library'] / medians['ours']:.2f}")
         if batch == 1:
             start = now()
             generate(ours, prompt, max_new_tokens=new, use_cache=False)
             anew = now() - start
-            print(f"without a cache: {1e3 * anew / new:.2f} ms a step, ratio {anew / medians['ours']:.1f}")
+            print(f"  without a cache: {1e3 * anew / new:.2f} ms a step, ratio {anew / medians['ours']:.1f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Ratios of our seconds a text to those of others.")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--widths", type=int, nargs="+", default=[128, 256])
+    parser.add_argument("--layers", type=int, default=4)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    logging.set_verbosity_error()
+
+    for width in options.widths:
+        print(f"width {width}, {options.layers} blocks, {options.tokens} tokens")
+        compare(width, options.layers, options.tokens, options.rounds)
 
 
 if __name__ == "__main__":
