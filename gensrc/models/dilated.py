@@ -9,6 +9,7 @@ do all that they would.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -73,7 +74,7 @@ class DilatedStack(nn.Module):
             nn.Conv1d(channels, channels, 1, bias=False) for _ in dilations[1:]
         )
         self.layers, self.both = len(dilations), 2 * channels
-        self.reach = sum(conv.reach for conv in self.convs)
+        self.reach = (kernel_size - 1) * sum(dilations)
         """How far back the earliest input lies that the last layer sees."""
         if classes:
             self.shifts = nn.Embedding(classes, self.layers * self.both)
@@ -88,7 +89,8 @@ class DilatedStack(nn.Module):
 
         The first entries have seen zeros from before the first input.
         """
-        gated, inputs, shifts = [], [x], self.of_classes(labels)
+        gated: list[Tensor] = []
+        inputs, shifts = [x], self.of_classes(labels)
         for layer, conv in enumerate(self.convs):
             if layer:
                 inputs.append(inputs[-1] + self.residuals[layer - 1](gated[-1]))
@@ -100,7 +102,8 @@ class DilatedStack(nn.Module):
     ) -> Float[Tensor, "layers _ both"]:
         """What the class of each recording adds before the gates of each layer."""
         if labels is None:
-            return self.convs[0].weight.new_zeros(self.layers, 1, self.both)
+            zeros = next(self.parameters()).new_zeros
+            return zeros(self.layers, 1, self.both)
         shifts = self.shifts(labels).unflatten(1, (self.layers, self.both))
         return shifts.transpose(0, 1)
 
@@ -127,21 +130,23 @@ class Rings:
                 f"the stack reaches {stack.reach} inputs back, and {x.shape[2]} were "
                 "read: put silence before them"
             )
-        self.time, convs, where = 0, list(stack.convs), x.device
+        self.time, where = 0, x.device
+        convs = cast(list[CausalConv1d], list(stack.convs))
+        residuals = cast(list[nn.Conv1d], list(stack.residuals))
         reach = [conv.reach for conv in convs]
         rings = zip(stack(x, labels)[1], reach, strict=True)
         self.places = torch.cat([x[..., -size:].permute(2, 0, 1) for x, size in rings])
         self.size = torch.tensor(reach, device=where)
         self.start = self.size.cumsum(0) - self.size
-        taps = convs[0].kernel_size[0] - 1  # besides the one at t
+        taps = convs[0].weight.shape[2] - 1  # besides the one at t
         back = torch.arange(taps, 0, -1, device=where)
         self.back = back * self.size[:, None] // taps
         weight = torch.stack([conv.weight for conv in convs])
         self.of_past = weight[..., :-1].permute(0, 3, 2, 1).flatten(1, 2)
         self.of_now = weight[..., -1].mT.contiguous().unbind()
-        bias = torch.stack([conv.bias for conv in convs])[:, None]
-        self.bias = (bias + stack.of_classes(labels)).expand(-1, len(x), -1)
-        self.residuals = [conv.weight[:, :, 0].T for conv in stack.residuals]
+        bias = torch.stack([cast(Tensor, conv.bias) for conv in convs])
+        self.bias = (bias[:, None] + stack.of_classes(labels)).expand(-1, len(x), -1)
+        self.residuals = [conv.weight[:, :, 0].T for conv in residuals]
 
     def step(self, x: Float[Tensor, "batch channels"]) -> Float[Tensor, "batch gated"]:
         """Read one more input; returns what the stack's forward has for its time."""
@@ -149,7 +154,8 @@ class Rings:
         old = self.start[:, None] + (self.time - self.back) % self.size[:, None]
         past = self.places[old].transpose(1, 2).flatten(2)
         known = torch.baddbmm(self.bias, past, self.of_past).unbind()
-        gated, inputs = [], [x]
+        gated: list[Tensor] = []
+        inputs = [x]
         for layer, of_now in enumerate(self.of_now):
             if layer:
                 residual = self.residuals[layer - 1]

@@ -71,18 +71,19 @@ class WaveNet(nn.Module):
         self.stack = DilatedStack(
             channels, dilations=dilations, kernel_size=kernel_size, classes=classes
         )
+        last = nn.Linear(skip_channels, 3 * parts if parts else LEVELS)
         self.head = nn.Sequential(
             nn.Linear(len(dilations) * channels, skip_channels),
             nn.ReLU(),
             nn.Linear(skip_channels, skip_channels),
             nn.ReLU(),
-            nn.Linear(skip_channels, 3 * parts if parts else LEVELS),
+            last,
         )
         if parts:
-            last = self.head[-1].bias.view(3, parts)
             with torch.no_grad():  # begin with the parts spread over the levels
-                last[1] = torch.linspace(0, 1, parts)
-                last[2] = -2.0
+                spread = last.bias.view(3, parts)
+                spread[1] = torch.linspace(0, 1, parts)
+                spread[2] = -2.0
 
     @property
     def receptive_field(self) -> int:

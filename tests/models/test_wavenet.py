@@ -194,7 +194,7 @@ def test_loss_is_the_mean_over_codes_whose_past_is_known(name: str) -> None:
         torch.testing.assert_close(model.loss(batch), expected)
 
 
-@pytest.mark.parametrize(("parts", "length"), [(0, 100), (5, 2)])
+@pytest.mark.parametrize(("parts", "length"), [(0, 100), (5, 1)])
 def test_it_learns_a_wave_and_continues_it(parts: int, length: int) -> None:
     torch.manual_seed(0)
     wave = mu_law(0.5 * torch.sin(torch.arange(400) * 2 * math.pi / 20))
