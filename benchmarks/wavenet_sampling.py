@@ -74,7 +74,7 @@ def main() -> None:
     start = time.perf_counter()
     drawn = model.sample(1, length=options.samples, generator=noise(0))
     with_rings = time.perf_counter() - start
-    steps = torch.tensor(timed.moments).diff()
+    steps = torch.tensor(timed.moments, dtype=torch.float64).diff()
     model.head = timed.head
     tenth = options.samples // 10
     first, last = (1e3 * float(some.median()) for some in (steps[:tenth], steps[-tenth:]))
