@@ -10,12 +10,13 @@ weights as they start: times do not depend on them. Three ways draw with the sam
 - window: `sample(use_cache=False)`, each step computes the receptive field, the least that is right without memory.
 
 The slow ways are not run to the end: `--stretch` steps of each are timed at five places of the second, evenly spread,
-and their mean is taken for all steps. That is said in the output as "extrapolated". At each place the codes are
-compared with those of the rings. Times of the rings in the first and last tenth of the second show whether a step costs
-the same throughout.
+and the mean of their medians is taken for all steps. That is said in the output as "extrapolated". At each place the
+codes are compared with those of the rings. Times of the rings in the first and last tenth of the second show whether a
+step costs the same throughout. Medians, as other programs may take the core for a while.
 """
 
 import argparse
+import itertools
 import statistics
 import time
 
@@ -40,6 +41,12 @@ class Timed(torch.nn.Module):
         self.moments.append(time.perf_counter())
         return self.head(x)
 
+    def steps(self) -> list[float]:
+        """The seconds between one use and the next, which are forgotten."""
+        found = [later - earlier for earlier, later in itertools.pairwise(self.moments)]
+        self.moments = []
+        return found
+
 
 def noise(at: int) -> torch.Generator:
     return torch.Generator().manual_seed(at)
@@ -61,8 +68,8 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=8000)
     parser.add_argument("--stretch", type=int, default=10)
     options = parser.parse_args()
-    if options.samples < 10 * options.stretch or options.stretch < 1:
-        parser.error("--samples must be ten times --stretch or more, and that at least 1")
+    if options.samples < 10 * options.stretch or options.stretch < 2:
+        parser.error("--samples must be ten times --stretch or more, and that at least 2")
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     model = WaveNet(dilations=DILATIONS).eval()
@@ -73,12 +80,13 @@ def main() -> None:
     model.head = timed = Timed(model.head)
     start = time.perf_counter()
     drawn = model.sample(1, length=options.samples, generator=noise(0))
-    with_rings = time.perf_counter() - start
-    steps = torch.tensor(timed.moments, dtype=torch.float64).diff()
-    model.head = timed.head
+    took = time.perf_counter() - start
+    steps = timed.steps()
     tenth = options.samples // 10
-    first, last = (1e3 * float(some.median()) for some in (steps[:tenth], steps[-tenth:]))
-    print(f"rings: {with_rings:.2f} s; a step {first:.2f} ms in the first tenth, {last:.2f} ms in the last")
+    first, last = (1e3 * statistics.median(some) for some in (steps[:tenth], steps[-tenth:]))
+    with_rings = statistics.median(steps) * options.samples
+    print(f"rings: {took:.2f} s, {with_rings:.2f} s as {options.samples} times the median step")
+    print(f"a step takes {first:.3f} ms in the first tenth, {last:.3f} ms in the last")
 
     costs: dict[str, list[float]] = {"anew": [], "window": []}
     same = True
@@ -86,12 +94,11 @@ def main() -> None:
         at = (2 * number + 1) * options.samples // (2 * PLACES) - options.stretch // 2
         before, stretch = drawn[:, :at], options.stretch
         wanted = model.sample(1, length=stretch, prompt=before[0], generator=noise(at))
-        start = time.perf_counter()
+        timed.steps()
         everything = anew(model, before, stretch, noise(at))
-        costs["anew"].append((time.perf_counter() - start) / stretch)
-        start = time.perf_counter()
+        costs["anew"].append(statistics.median(timed.steps()))
         window = model.sample(1, length=stretch, prompt=before[0], use_cache=False, generator=noise(at))
-        costs["window"].append((time.perf_counter() - start) / stretch)
+        costs["window"].append(statistics.median(timed.steps()))
         same &= torch.equal(everything, wanted) and torch.equal(window, wanted)
     # And the second itself, as far as it was computed without rings: the same codes under the seed of the whole.
     begun = model.sample(1, length=options.stretch, use_cache=False, generator=noise(0))
