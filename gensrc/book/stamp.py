@@ -6,7 +6,8 @@ that the last run read, the pinned versions of the packages in use, the profile 
 names what has changed. Prose, outputs and unrelated code are not in the list.
 
 Two things are left out on purpose, since they change with every release and decide nothing: the cell tagged
-`colab`, which only installs gensrc where it is missing, and the line with gensrc's version number.
+`colab`, which only installs gensrc where it is missing, and the line with gensrc's version number. A full run
+does not depend on the quick profile's budgets either, so trimming those leaves its record current.
 """
 
 import ast
@@ -60,7 +61,8 @@ class Fingerprints:
     def parts(self, code: list[str], files: list[str], profile: str, seed: int) -> Parts:
         """Part -> short hash, for a chapter with these code cells, the last run of which read `files`."""
         reached = self.reached(code)
-        found = {"profile": profile, "seed": str(seed), "code cells": _short(json.dumps(code).encode())}
+        cells = [_as_full(cell, number) for number, cell in enumerate(code, 1)] if profile == "full" else code
+        found = {"profile": profile, "seed": str(seed), "code cells": _short(json.dumps(cells).encode())}
         for path, pieces in reached.pieces.items():
             found[path.relative_to(self.root).as_posix()] = _short("\n".join(piece.text for piece in pieces).encode())
         found |= {file: self._file(file) for file in files}
@@ -106,6 +108,24 @@ def _parse_magic(code: str, number: int) -> ast.Module:
         raise BookError(
             f"code cell {number} is not Python, line {error.lineno} of it: {error.msg}; mend it first."
         ) from error
+
+
+def _as_full(code: str, number: int) -> str:
+    """The cell as a full run reads it: with B in place of each `run.pick(quick=A, full=B)`."""
+    picks = [
+        node
+        for node in ast.walk(_parse(code, number))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "pick"
+    ]
+    budgets = [
+        (ast.get_source_segment(code, pick), ast.get_source_segment(code, keyword.value))
+        for pick in picks
+        for keyword in pick.keywords
+        if keyword.arg == "full"
+    ]
+    for whole, full in budgets:
+        code = code.replace(whole or "", full or "", 1)
+    return code
 
 
 def code_of(nb: dict[str, Any]) -> list[str]:

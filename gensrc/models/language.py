@@ -9,7 +9,9 @@ layers. With a GPT-2's weights, brought here by `from_gpt2`, it computes the sam
 Deviations: positions start with a standard deviation of 0.02, as in GPT-1 and the
 transformers library, where OpenAI's code for GPT-2 has 0.01. Attention weights are not
 dropped out, which would keep torch from its fast kernel; all other places of dropout
-are GPT-2's. The token PAD is never a target.
+are GPT-2's. The token PAD is never a target. With positions="rotary" there are no
+vectors of places: queries and keys are turned, as in Su and others, RoFormer, 2021,
+and later GPTs; it learns sooner, and GPT-2's weights do not fit it.
 """
 
 import math
@@ -31,7 +33,9 @@ STD = 0.02
 class GPT(nn.Module):
     """p(x_t | x_<t) for tokens 0 to vocab_size - 1, by blocks of causal attention.
 
-    context: the longest sequence; each of its places has a learned vector.
+    context: the longest sequence.
+    positions: "learned", a vector for each place of the context, as GPT-2 has them; or
+        one of the others in `gensrc.models.positions`.
     dropout: of the embeddings and of what each sublayer adds.
 
     Raises ValueError for sizes that do not fit together.
@@ -46,6 +50,7 @@ class GPT(nn.Module):
         num_heads: int = 4,
         num_layers: int = 4,
         dropout: float = 0.0,
+        positions: str = "learned",
     ) -> None:
         super().__init__()
         if vocab_size < 1 or context < 1:
@@ -59,7 +64,7 @@ class GPT(nn.Module):
             dropout=dropout,
             activation="gelu_tanh",
             norm_first=True,
-            positions="learned",
+            positions=positions,
             max_length=context,
         )
         self.vocab_size, self.context = vocab_size, context
@@ -191,7 +196,12 @@ GPT2_NAMES = {
 
 
 def to_gpt2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A GPT's `state_dict` under the names and in the layout of `GPT2LMHeadModel`."""
+    """A GPT's `state_dict` under the names and in the layout of `GPT2LMHeadModel`.
+
+    Raises ValueError for a GPT without learned positions, which GPT-2 cannot be.
+    """
+    if "encoder.places.weight" not in state:
+        raise ValueError('GPT-2 has learned places: build with positions="learned"')
     theirs = {_renamed(name, GPT2_NAMES): _turned(name, w) for name, w in state.items()}
     return theirs | {"lm_head.weight": theirs["transformer.wte.weight"]}
 

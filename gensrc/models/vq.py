@@ -47,11 +47,9 @@ def used(codes: Int[Tensor, "*shape"], entries: int) -> float:
 class Quantized(NamedTuple):
     """What a quantiser makes of the encoder's output."""
 
-    vectors: Float[Tensor, "b d h w"]
-    """For the decoder, with the encoder's gradient."""
+    vectors: Float[Tensor, "b d h w"]  # for the decoder, with the encoder's gradient
     codes: Int[Tensor, "b h w"]
-    commitment: Float[Tensor, ""]
-    """Mean squared distance of the encoder's output from its entry, if that counts."""
+    commitment: Float[Tensor, ""]  # mean squared distance of the two, if it counts
 
 
 # --- Two quantisers -------------------------------------------------------------------
@@ -60,17 +58,14 @@ class Quantized(NamedTuple):
 class CodeBook(nn.Module):
     """Entries that move to the mean of what chooses them; the nearest one is chosen."""
 
-    decay = 0.99
-    """Of the moving averages."""
+    decay = 0.99  # of the moving averages
     restart = 0.5
     """An entry that fewer outputs than this choose, on average over the last batches,
     is put on a random output of the batch; 0 leaves dead entries alone."""
 
     vectors: Float[Tensor, "entries d"]
-    counts: Float[Tensor, " entries"]
-    """How many vectors of a batch choose each entry, as a moving average."""
-    sums: Float[Tensor, "entries d"]
-    """The sum of those vectors, likewise."""
+    counts: Float[Tensor, " entries"]  # of vectors that choose it, a moving average
+    sums: Float[Tensor, "entries d"]  # of those vectors, likewise
 
     def __init__(self, entries: int, dim: int) -> None:
         super().__init__()
@@ -139,19 +134,16 @@ class FiniteScalar(nn.Module):
     def forward(self, z: Float[Tensor, "b d h w"]) -> Quantized:
         bounded = self.bound(z.float())
         rounded = straight_through(bounded, bounded.round())
-        steps = (
-            rounded.detach() + self._column(z, [n // 2 for n in self.levels])
-        ).long()
-        codes = (steps * self._column(z, self._places()).long()).sum(1)
-        return Quantized(
-            self._scaled(rounded), codes, z.new_zeros((), dtype=torch.float)
-        )
+        steps = (rounded.detach() + _column([n // 2 for n in self.levels], z)).long()
+        codes = (steps * _column(self._places(), z).long()).sum(1)
+        nothing = z.new_zeros((), dtype=torch.float)
+        return Quantized(self._scaled(rounded), codes, nothing)
 
     def bound(self, z: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
         """Squeezed so that rounding gives one of `levels` whole numbers around 0."""
-        half = self._column(z, [(n - 1) * (1 + 1e-3) / 2 for n in self.levels])
+        half = _column([(n - 1) * (1 + 1e-3) / 2 for n in self.levels], z)
         # An even number of levels has no middle one; shifted, 0 stays near 0.
-        offset = self._column(z, [0.5 * (n % 2 == 0) for n in self.levels])
+        offset = _column([0.5 * (n % 2 == 0) for n in self.levels], z)
         return (z + (offset / half).atanh()).tanh() * half - offset
 
     def lookup(self, codes: Int[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
@@ -162,16 +154,14 @@ class FiniteScalar(nn.Module):
         return self._scaled(torch.stack(steps, 1).float())
 
     def _scaled(self, rounded: Tensor) -> Tensor:
-        return rounded / self._column(rounded, [n // 2 for n in self.levels])
+        return rounded / _column([n // 2 for n in self.levels], rounded)
 
     def _places(self) -> list[int]:
         return [math.prod(self.levels[:i]) for i in range(self.dim)]
 
-    @staticmethod
-    def _column(like: Tensor, values: list) -> Tensor:
-        return torch.tensor(values, dtype=torch.float, device=like.device)[
-            :, None, None
-        ]
+
+def _column(values: list, like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=torch.float, device=like.device)[:, None, None]
 
 
 # --- From pictures to codes and back --------------------------------------------------
@@ -202,8 +192,7 @@ class Tokenizer(nn.Module):
     and a variance that is not positive.
     """
 
-    beta = 0.25
-    """Weight of the commitment in `loss`, the paper's."""
+    beta = 0.25  # weight of the commitment in `loss`, the paper's
 
     def __init__(
         self,
@@ -247,9 +236,8 @@ class Tokenizer(nn.Module):
         """Raises ValueError for sides that the stride does not divide, and for levels
         that the decoder cannot draw."""
         self._check(images)
-        return self.quantizer(
-            self.encoder(images.contiguous(memory_format=torch.channels_last))
-        )
+        images = images.contiguous(memory_format=torch.channels_last)
+        return self.quantizer(self.encoder(images))
 
     def draw(self, vectors: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c H W"]:
         """Pixels that are meant to lie in [0, 1]."""

@@ -256,6 +256,33 @@ def test_a_recorded_full_run_is_judged_by_its_content(stamped: Any, change: str,
     assert stamp.status(stamp.Fingerprints(stamped.root), CHAPTER).full == full
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "full"),
+    [
+        ("quick=400", "quick=(100, 200)", "current"),
+        ("quick=400", "quick=n // 2", "current"),
+        ("run.pick(quick=400, full=9)", "9", "current"),
+        ("full=9", "full=8", "older code"),
+        ("run.pick", "run.choose", "older code"),
+        ("more(quick=1)", "more(quick=2)", "older code"),
+    ],
+)
+def test_a_full_run_does_not_depend_on_the_quick_budgets(stamped: Any, before: str, after: str, full: str) -> None:
+    cell = "n = 400\nsteps = run.pick(quick=400, full=9)\nmore(quick=1)"
+    stamped.chapter(CHAPTER, cell)
+    record = {"profile": "full", "seed": 0, "files": []}
+    code = stamp.code_of(stamped.read(CHAPTER))
+    record["hash"] = stamp.digest(stamp.Fingerprints(stamped.root).parts(code, [], "full", 0))
+    stamped.write(f"book/results/{CHAPTER}.json", json.dumps(record))
+    stamped.chapter(CHAPTER, cell.replace(before, after))
+    now = stamp.status(stamp.Fingerprints(stamped.root), CHAPTER)
+    assert now.full == full
+    quick = [
+        stamp.Fingerprints(stamped.root).parts([text], [], "quick", 0) for text in (cell, cell.replace(before, after))
+    ]
+    assert quick[0] != quick[1]
+
+
 def test_a_damaged_record_is_named(stamped: Any) -> None:
     stamped.write(f"book/results/{CHAPTER}.json", "{}")
     with pytest.raises(BookError, match=r"book/results/2-part/03-vae.json is no record of a full run"):

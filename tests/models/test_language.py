@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from gensrc.cache import Reader
 from gensrc.data.vocabulary import PAD
 from gensrc.models.language import GPT, from_gpt2, to_gpt2
 from gensrc.models.transformer import attention_maps
@@ -97,11 +98,17 @@ def test_a_weight_that_gpt_has_not_is_refused():
         from_gpt2({"transformer.h.0.crossattention.c_attn.weight": torch.ones(2, 2)})
 
 
+def test_rotary_weights_do_not_go_to_gpt2():
+    with pytest.raises(ValueError, match='GPT-2 has learned places: build with positions="learned"'):
+        to_gpt2(small(positions="rotary").state_dict())
+
+
 # --- what may be seen ---
 
 
-def test_the_gradient_from_every_later_token_is_exactly_zero():
-    model, ids = small(), tokens(2, CONTEXT)
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_the_gradient_from_every_later_token_is_exactly_zero(positions):
+    model, ids = small(positions=positions), tokens(2, CONTEXT)
     vectors = model.embed(ids).detach().requires_grad_()
     hidden = model.encoder(vectors, causal=True)
     for t in range(CONTEXT):
@@ -110,6 +117,21 @@ def test_the_gradient_from_every_later_token_is_exactly_zero():
         assert (reached[0, : t + 1] > 0).all()
         assert (reached[0, t + 1 :] == 0).all()
         assert (reached[1] == 0).all()  # nor from another text
+
+
+def test_rotary_positions_tell_distances_alone_and_learned_ones_do_not():
+    ids, places = tokens(2, 5), torch.arange(5)[None]
+    turned, learned = small(positions="rotary"), small()
+    assert (turned(ids) - turned(ids, positions=places + 7)).abs().max() <= 1e-5
+    assert (turned(ids) - turned(ids, positions=2 * places)).abs().max() > 1e-3
+    assert (learned(ids) - learned(ids, positions=places + 7)).abs().max() > 1e-3
+
+
+def test_rotary_positions_read_token_by_token_as_all_at_once():
+    model, ids = small(positions="rotary"), tokens(2, CONTEXT)
+    reader = Reader(model, ids[:, :1], max_new_tokens=CONTEXT - 1)
+    one_by_one = torch.cat([reader.read(some) for some in ids.split(1, dim=1)], dim=1)
+    assert (one_by_one - model(ids)).abs().max() <= 1e-5
 
 
 def test_a_token_changes_no_logits_before_it():
@@ -255,6 +277,7 @@ def test_bfloat16_autocast_gives_nearly_the_same_loss():
         ({"context": 0}, "vocab_size and context start at 1, not 11 and 0"),
         ({"num_layers": 0}, "num_layers and hidden_dim start at 1"),
         ({"dropout": 1.0}, "dropout"),
+        ({"positions": "clock"}, "positions"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):

@@ -6,6 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from gensrc import checkpoints
+from gensrc.data.captions import captioned_digits
+from gensrc.data.emoji import emoji
+from gensrc.models import judge
 from gensrc.models.vq import CodeBook, FiniteScalar, Tokenizer, perplexity, straight_through, used
 
 
@@ -255,3 +259,31 @@ def test_sides_that_the_stride_does_not_divide_are_refused(shape):
 def test_settings_that_make_no_tokenizer_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         tiny(**given)
+
+
+# --- The tokenizers that are shipped --------------------------------------------------------------
+
+
+def shipped(name: str, **config) -> Tokenizer:
+    return checkpoints.load_weights(name, Tokenizer(**config), config=config)
+
+
+def test_the_tokenizer_of_scenes_keeps_what_a_caption_says():
+    tokenizer = shipped("scenes-vq", entries=512, embed_dim=16, variance=0.03)
+    held = captioned_digits("test", 200, combinations="all", seed=2)
+    codes = tokenizer.encode(held.images)
+    drawn = tokenizer.decode(codes)
+    kept = judge.agreement(judge.judge().read(drawn), held.scenes)
+    assert codes.shape == (200, 8, 8)
+    assert used(codes, 512) >= 0.8
+    assert F.mse_loss(drawn, held.images) < 0.02
+    assert min(kept[name] for name in ("count", "digit", "colour", "position")) >= 0.97
+
+
+def test_the_tokenizer_of_emoji_returns_them():
+    tokenizer = shipped("emoji-vq", entries=512, embed_dim=16, variance=0.09)
+    held = emoji("test", size=32).images
+    codes = tokenizer.encode(held)
+    assert codes.shape == (len(held), 8, 8)
+    assert used(codes, 512) >= 0.8
+    assert F.mse_loss(tokenizer.decode(codes), held) < held.var() / 3
