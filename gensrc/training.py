@@ -292,6 +292,60 @@ def _note(history: History, step: int, loss: float) -> None:
     history.loss.append(loss)
 
 
+def fit_truncated(
+    model: nn.Module,
+    rows: Tensor,
+    *,
+    steps: int,
+    window: int,
+    optimizer: torch.optim.Optimizer | None = None,
+    schedule: Callable[[int], float] | None = None,
+    clip: float | None = 1.0,
+    log_every: int = 50,
+    description: str = "training",
+) -> History:
+    """Truncated backpropagation through time: update after each window of long texts, whose state goes on to the next.
+
+    rows: Tensor of tokens, of shape (rows, time). They are read side by side from beginning to end, then again with an
+        empty state. A last window that is shorter than the others is read too.
+    model: needs `truncated(rows, window=...)`, which yields a loss a window (`models.recurrent`); it is trained in
+        float32, as the state of a recurrent network is a sum of many small steps.
+    optimizer, schedule, clip: as in `fit`, but the gradient is clipped unless clip=None.
+
+    Raises ValueError for no step or a window that does not fit, TrainingError when the loss is no longer finite.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, not {steps}")
+    rows = rows.to(next(model.parameters()).device)
+    optimizer = optimizer or torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    base_rates = [group["lr"] for group in optimizer.param_groups]
+    history, done, pending, since = History(), 0, torch.zeros((), device=rows.device), 0
+    model.train()
+    with tqdm(total=steps, desc=description, leave=False) as bar:
+        try:
+            while done < steps:
+                for loss in model.truncated(rows, window=window):  # type: ignore[operator]
+                    if schedule is not None:
+                        for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+                            group["lr"] = rate * schedule(done)
+                    optimizer.zero_grad(set_to_none=True)
+                    loss.backward()
+                    if clip is not None:
+                        nn.utils.clip_grad_norm_(model.parameters(), clip)
+                    optimizer.step()
+                    pending, done, since = pending + loss.detach(), done + 1, since + 1
+                    if done % log_every == 0 or done == steps:
+                        _note(history, done, float(pending) / since)
+                        pending, since = torch.zeros((), device=rows.device), 0
+                        bar.set_postfix(loss=f"{history.loss[-1]:.4g}", refresh=False)
+                    bar.update()
+                    if done == steps:
+                        break
+        finally:
+            model.eval()
+    return history
+
+
 # --- the loop for two players -----------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from gensrc import training
-from gensrc.models import adversarial, gan, vae
+from gensrc.models import adversarial, gan, recurrent, vae
 
 
 class Line(nn.Module):
@@ -189,6 +189,62 @@ def test_nan_stops_with_the_step_and_keeps_the_last_good_checkpoint(tmp_path):
     good = Line()
     training.fit(good, training.Batches(torch.ones(4, 1), 2), steps=20, checkpoint=path)
     assert torch.isfinite(good.weight).all()
+
+
+def speller() -> recurrent.RecurrentLM:
+    torch.manual_seed(0)
+    return recurrent.RecurrentLM(vocab_size=3, embed_dim=4, hidden_dim=5, cell="lstm")
+
+
+def long_texts() -> torch.Tensor:
+    return torch.randint(3, (4, 10), generator=torch.Generator().manual_seed(1))
+
+
+def test_truncated_backpropagation_is_the_loop_written_by_hand():
+    """The state goes on, the gradient is cut, a short window counts, and a second pass begins afresh."""
+    ours, theirs = speller(), speller()
+    texts = long_texts()
+    history = training.fit_truncated(
+        ours,
+        texts,
+        steps=5,
+        window=4,
+        optimizer=torch.optim.SGD(ours.parameters(), lr=0.5),
+        schedule=lambda step: 1 / (step + 1),
+        clip=0.2,
+        log_every=5,
+    )
+    losses = []
+    for step, (start, stop) in enumerate([(0, 4), (4, 8), (8, 10), (0, 4), (4, 8)]):
+        if start == 0:
+            carry = None
+        logits, carry = theirs(texts[:, start:stop], carry)
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), texts[:, start:stop].flatten())
+        weights = list(theirs.parameters())
+        gradients = torch.autograd.grad(loss, weights)
+        factor = min(1.0, 0.2 / torch.cat([each.flatten() for each in gradients]).norm().item())
+        with torch.no_grad():
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight -= 0.5 / (step + 1) * factor * gradient
+        carry = recurrent.Carry(carry.last, tuple(part.detach() for part in carry.state))
+        losses.append(loss.item())
+    assert history.step == [5]
+    assert history.loss[0] == pytest.approx(sum(losses) / 5, rel=1e-5)
+    for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+    assert not ours.training
+
+
+def test_truncated_backpropagation_tells_what_cannot_be():
+    with pytest.raises(ValueError, match="steps must be at least 1, not 0"):
+        training.fit_truncated(speller(), long_texts(), steps=0, window=4)
+    with pytest.raises(ValueError, match="window must lie between 1 and the 10 tokens of a text, not 11"):
+        training.fit_truncated(speller(), long_texts(), steps=1, window=11)
+    model = speller()
+    with torch.no_grad():
+        model.to_logits.bias.fill_(math.nan)
+    with pytest.raises(training.TrainingError, match="up to step 2: lower the learning rate or clip"):
+        training.fit_truncated(model, long_texts(), steps=4, window=4, log_every=2)
 
 
 def test_batches_cover_every_example_once_an_epoch_and_depend_on_the_seed_alone():

@@ -55,13 +55,22 @@ def speech(split: str = "train") -> Speech:
 def mu_law(waves: Float[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
     """The code of each sample: where ln(1 + 255 |x|) / ln 256, with the sign of x, lies in 256 steps from -1 to 1.
 
-    Samples beyond [-1, 1] get the code of the nearer end.
+    Samples beyond [-1, 1] get the code of the nearer end. Raises ValueError for samples that are not finite.
     """
+    if not bool(waves.isfinite().all()):
+        raise ValueError("the wave has samples that are not finite, which no code stands for: repair or cut it")
     return torch.bucketize(waves.contiguous(), _between().to(waves))
 
 
 def from_mu_law(codes: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The sample in [-1, 1] that each code from 0 to 255 means."""
+    """The sample in [-1, 1] that each code from 0 to 255 means.
+
+    Raises ValueError for other codes.
+    """
+    if codes.numel() and not 0 <= int(codes.min()) <= int(codes.max()) < LEVELS:
+        raise ValueError(
+            f"codes must lie between 0 and {LEVELS - 1}, not from {int(codes.min())} to {int(codes.max())}"
+        )
     return _levels().to(codes.device)[codes]
 
 

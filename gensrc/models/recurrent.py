@@ -12,6 +12,9 @@ name: two biases a gate where one would do; no peepholes in the LSTM; in the GRU
 reset gate acts after the matrix, and z keeps the old state instead of the new one.
 
 A state is h of shape "layers batch hidden", for the LSTM a pair (h, c) of them.
+
+How far a gradient reaches is measured by products of Jacobians, as in Pascanu, Mikolov
+and Bengio, On the Difficulty of Training Recurrent Neural Networks, ICML 2013.
 """
 
 import math
@@ -141,6 +144,85 @@ class GRU(Recurrent):
 
 WRITTEN_OUT = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 TORCH = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+
+
+# --- how far back a gradient reaches ---
+
+
+def jacobians(
+    layer: Recurrent, x: Float[Tensor, "time features"], state: State | None = None
+) -> Float[Tensor, "time memory memory"]:
+    """d state_t / d state_{t-1} at every step of one sequence, written-out layers only.
+
+    The memory is all numbers of the state in a row: h of each layer, then for the LSTM
+    c of each layer. Row i, column j: what number i gains if number j grew before.
+
+    Raises ValueError for a sequence of no steps, and as the layer for a wrong state.
+    """
+    if len(x) == 0:
+        raise ValueError("there is no step to differentiate: a sequence needs one")
+    split = isinstance(layer, LSTM)
+    size = layer.num_layers * layer.hidden_size
+
+    def flat(state: State) -> Tensor:
+        parts = state if isinstance(state, tuple) else (state,)
+        return torch.cat([part.flatten() for part in parts])
+
+    def step(memory: Tensor, x_t: Tensor) -> Tensor:
+        shaped = [p.view(layer.num_layers, 1, -1) for p in memory.split(size)]
+        given = (shaped[0], shaped[1]) if split else shaped[0]
+        return flat(layer(x_t.view(1, 1, -1), given)[1])
+
+    with torch.no_grad():
+        if state is not None:
+            layer(x[None, :1], state)  # complains of a wrong state
+        memory = x.new_zeros((1 + split) * size) if state is None else flat(state)
+        before = []
+        for x_t in x:
+            before.append(memory)
+            memory = step(memory, x_t)
+    found = torch.func.vmap(torch.func.jacrev(step))(torch.stack(before), x)
+    return found.detach()
+
+
+def reach(
+    jacobians: Float[Tensor, "time memory memory"],
+) -> Float[Tensor, " distance"]:
+    """The largest factor by which a gradient can grow on its way back over k steps.
+
+    Entry k, from 0 to the number of steps, is the largest singular value of the product
+    of the last k Jacobians, in double precision. A gradient that is sent back from the
+    last state arrives k steps earlier with its norm times that, or less.
+    """
+    product = torch.eye(jacobians.shape[-1], dtype=torch.float64)
+    norms = [torch.ones((), dtype=torch.float64)]
+    for each in jacobians.double().cpu().flip(0):
+        product = product @ each
+        norms.append(torch.linalg.matrix_norm(product, ord=2))
+    return torch.stack(norms)
+
+
+@torch.no_grad()
+def set_keep_bias(layer: nn.Module, bias: float) -> None:
+    """Start the gate that keeps the old state at sigmoid(bias), where no input speaks.
+
+    It is the LSTM's forget gate and the GRU's z, of torch's layers as of ours. Gers and
+    others have it open, and 1 is the usual bias (Jozefowicz, Zaremba and Sutskever,
+    ICML 2015). To remember over T steps it takes about log(T - 1), which keeps 1 - 1/T
+    (Tallec and Ollivier, ICLR 2018, who draw it at random up to that).
+
+    Raises ValueError for a layer without such a gate.
+    """
+    gates = {LSTM: 4, nn.LSTM: 4, GRU: 3, nn.GRU: 3}.get(type(layer))
+    if gates is None:
+        raise ValueError(
+            f"{type(layer).__name__} has no gate that keeps its state: give an LSTM or "
+            "a GRU"
+        )
+    for name, weight in layer.named_parameters():
+        if name.startswith("bias"):
+            # The second part of write, keep, new, read and of reset, keep, new.
+            weight.chunk(gates)[1].fill_(bias if name.startswith("bias_ih") else 0.0)
 
 
 # --- a language model ---

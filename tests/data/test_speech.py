@@ -115,6 +115,27 @@ def test_soft_samples_are_rounded_finely_and_loud_ones_coarsely() -> None:
     assert steps[-1] > 0.02
 
 
+def test_a_round_trip_errs_by_no_more_than_half_a_step_of_the_companded_scale() -> None:
+    """Half a step is 1/255 of ln(1 + 255 |x|) / ln 256, so |x| moves by (1/255 + |x|) (256^(1/255) - 1) at most."""
+    samples = torch.cat([torch.linspace(-1, 1, 20_001), torch.linspace(-1e-3, 1e-3, 2001)]).double()
+    error = (from_mu_law(mu_law(samples)) - samples).abs()
+    bound = (1 / 255 + samples.abs()) * (256 ** (1 / 255) - 1)
+    assert (error <= bound + 2**-24).all()
+    assert (error / bound).max() > 0.99, "the bound is met"
+
+
+def test_what_no_code_stands_for_is_refused() -> None:
+    for wrong in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="samples that are not finite"):
+            mu_law(torch.tensor([0.1, wrong]))
+
+
+@pytest.mark.parametrize(("codes", "said"), [([3, 256], "3 to 256"), ([-1, 3], "-1 to 3")])
+def test_codes_outside_the_levels_are_refused(codes: list[int], said: str) -> None:
+    with pytest.raises(ValueError, match=f"codes must lie between 0 and 255, not from {said}"):
+        from_mu_law(torch.tensor(codes))
+
+
 # --- WAV ------------------------------------------------------------------------------------------
 
 

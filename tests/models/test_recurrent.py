@@ -78,6 +78,78 @@ def test_weights_start_as_torchs_do() -> None:
     assert ours.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.02)
 
 
+# --- how far back a gradient reaches ---
+
+
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("kind", list(recurrent.TORCH))
+def test_the_product_of_the_jacobians_is_autograds(kind: str, num_layers: int) -> None:
+    torch.manual_seed(0)
+    layer = recurrent.WRITTEN_OUT[kind](3, 5, num_layers=num_layers)
+    x, parts = numbers(6, 3, seed=2), [numbers(num_layers, 1, 5), numbers(num_layers, 1, 5, seed=1)]
+    parts = parts[: 2 if kind == "lstm" else 1]
+    found = recurrent.jacobians(layer, x, tuple(parts) if kind == "lstm" else parts[0])
+    assert found.shape == (6, 5 * num_layers * len(parts), 5 * num_layers * len(parts))
+
+    given = [part.clone().requires_grad_() for part in parts]
+    last = layer(x.unsqueeze(0), tuple(given) if kind == "lstm" else given[0])[1]
+    last = torch.cat([part.flatten() for part in (last if kind == "lstm" else (last,))])
+    rows = [torch.cat([g.flatten() for g in torch.autograd.grad(each, given, retain_graph=True)]) for each in last]
+    torch.testing.assert_close(torch.linalg.multi_dot(list(found.flip(0))), torch.stack(rows), atol=1e-6, rtol=1e-4)
+
+
+def test_the_jacobian_of_the_plain_network_is_that_of_the_formula() -> None:
+    torch.manual_seed(0)
+    layer, x = recurrent.RNN(3, 5), numbers(4, 3)
+    h = layer(x.unsqueeze(0))[0][0]
+    formula = (1 - h**2).unsqueeze(2) * layer.get_parameter("weight_hh_l0")
+    torch.testing.assert_close(recurrent.jacobians(layer, x), formula.detach())
+
+
+def test_reach_is_a_power_where_every_step_is_the_same() -> None:
+    turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
+    torch.testing.assert_close(recurrent.reach(turn.expand(5, 2, 2)), torch.ones(6, dtype=torch.float64))
+    powers = 0.5 ** torch.arange(401, dtype=torch.float64)  # far below what float32 can hold
+    torch.testing.assert_close(recurrent.reach(0.5 * turn.expand(400, 2, 2)), powers, rtol=1e-4, atol=0)
+
+
+def test_reach_counts_back_from_the_last_step() -> None:
+    factors = torch.tensor([2.0, 3.0, 5.0]).view(3, 1, 1)
+    assert recurrent.reach(factors).tolist() == [1, 5, 15, 30]
+
+
+def test_no_gradient_grows_by_more_than_the_largest_singular_value_a_step() -> None:
+    torch.manual_seed(0)
+    layer = recurrent.RNN(3, 20)
+    largest = torch.linalg.matrix_norm(layer.get_parameter("weight_hh_l0").double(), ord=2).item()
+    found = recurrent.reach(recurrent.jacobians(layer, numbers(30, 3)))
+    assert (found[1:] < largest ** torch.arange(1, 31)).all()
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(3, 5, 2), recurrent.LSTM(3, 5), nn.GRU(3, 5), recurrent.GRU(3, 5)])
+def test_an_open_gate_keeps_what_sigmoid_of_its_bias_says(layer: nn.Module) -> None:
+    recurrent.set_keep_bias(layer, 3.0)
+    written = recurrent.WRITTEN_OUT[type(layer).__name__.lower()](3, 5, num_layers=layer.num_layers)
+    written.load_state_dict(layer.state_dict())
+    with torch.no_grad():
+        for name, weight in written.named_parameters():
+            if "weight" in name:
+                weight.zero_()  # no input and no state speaks
+    kept = recurrent.jacobians(written, numbers(1, 3))[0].diagonal()[-5 * layer.num_layers :]
+    torch.testing.assert_close(kept, torch.tensor(3.0).sigmoid().expand(len(kept)))
+
+
+@pytest.mark.parametrize("layer", [nn.RNN(3, 5), recurrent.RNN(3, 5), nn.Linear(3, 5)])
+def test_a_layer_without_a_gate_is_told(layer: nn.Module) -> None:
+    with pytest.raises(ValueError, match="has no gate that keeps its state: give an LSTM or a GRU"):
+        recurrent.set_keep_bias(layer, 1.0)
+
+
+def test_a_sequence_of_no_steps_has_no_jacobian() -> None:
+    with pytest.raises(ValueError, match="no step to differentiate"):
+        recurrent.jacobians(recurrent.RNN(3, 5), torch.empty(0, 3))
+
+
 # --- the language model ---
 
 
@@ -195,6 +267,16 @@ def test_a_carry_of_another_batch_is_told() -> None:
 def test_a_state_of_another_batch_is_told() -> None:
     with pytest.raises(ValueError, match=r"state has the shape \(1, 3, 5\), this batch needs \(1, 2, 5\)"):
         recurrent.GRU(4, 5)(numbers(2, 6, 4), torch.zeros(1, 3, 5))
+
+
+def test_a_cell_of_another_batch_is_told() -> None:
+    with pytest.raises(ValueError, match=r"this batch needs \(1, 2, 5\): carry a state only on to the same rows"):
+        recurrent.LSTM(4, 5)(numbers(2, 6, 4), (torch.zeros(1, 2, 5), torch.zeros(1, 1, 5)))
+
+
+def test_jacobians_from_a_wrong_state_are_told() -> None:
+    with pytest.raises(ValueError, match=r"state has the shape \(1, 1, 4\), this batch needs \(1, 1, 5\)"):
+        recurrent.jacobians(recurrent.GRU(4, 5), numbers(6, 4), torch.zeros(1, 1, 4))
 
 
 @pytest.mark.parametrize("window", [0, 7])
