@@ -9,11 +9,7 @@ clipping, fused AdamW) in turn, in one process, in the same arithmetic, that of 
 Medians and their ratio are printed; the ratio is what counts, as times depend on the machine and on what else it does.
 """
 
-import argparse
-import statistics
-import time
-from collections.abc import Callable
-
+import language_models
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -52,52 +48,26 @@ class Theirs(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), ignore_index=0)
 
 
-def side(model: nn.Module, arithmetic: training.Precision) -> Callable[[Tensor], float]:
-    """One training step, as a function of the batch; returns the loss."""
-    optimizer = torch.optim.AdamW(training.decay_groups(model, 0.1), lr=1e-3, fused=True)
-    model.train()
-
-    def step(ids: Tensor) -> float:
-        with arithmetic.autocast():
-            loss = model.loss(ids)  # type: ignore[operator]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        return loss.item()
-
-    return step
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Ratio of our tokens a second to those of torch's layers.")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--precision", choices=("picked", "float32"), default="picked")
+    parser = language_models.parser(rounds=20)
     parser.add_argument("--dropout", type=float, default=0.0)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
-    arithmetic = training.precision(torch.device("cpu"))
-    if options.precision == "float32":
-        arithmetic = training.Precision("cpu", bfloat16=False)
+    arithmetic = language_models.arithmetic(options.precision)
     torch.manual_seed(0)
     ours = GPT(**SIZES, dropout=options.dropout)
-    sides = {"ours": side(ours, arithmetic), "torch's layers": side(Theirs(ours, options.dropout), arithmetic)}
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    losses: dict[str, float] = {}
-    for number in range(2 + options.rounds):
-        ids = torch.randint(1, 77, (BATCH, CONTEXT + 1), generator=torch.Generator().manual_seed(number))
-        for name, step in sides.items():
-            start = time.perf_counter()
-            losses[name] = step(ids)
-            if number >= 2:  # the first rounds warm caches and kernels up
-                times[name].append(time.perf_counter() - start)
-    print(f"{arithmetic}, last losses", ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()))
-    for name, values in times.items():
-        print(f"{name}: {BATCH * CONTEXT / statistics.median(values):,.0f} tokens a second")
-    mine, other = (statistics.median(values) for values in times.values())
-    print(f"ratio {other / mine:.2f}")
+    sides = {}
+    for name, model in (("ours", ours), ("torch's layers", Theirs(ours, options.dropout))):
+        optimizer = torch.optim.AdamW(training.decay_groups(model, 0.1), lr=1e-3, fused=True)
+        sides[name] = language_models.side(model, optimizer, arithmetic, clip=1.0)
+    print(arithmetic)
+    language_models.race(
+        sides,
+        lambda generator: torch.randint(1, 77, (BATCH, CONTEXT + 1), generator=generator),
+        rounds=options.rounds,
+        tokens=BATCH * CONTEXT,
+    )
 
 
 if __name__ == "__main__":

@@ -9,16 +9,11 @@ in the same arithmetic, that of `training.precision` or float32. Medians and the
 counts, as times depend on the machine and on what else it does.
 """
 
-import argparse
-import statistics
-import time
-from collections.abc import Callable
-
+import language_models
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gensrc import training
 from gensrc.models.transformer import Config, Encoder
 
 WIDTH, HEADS, LAYERS, LETTERS, BATCH, TIME = 128, 4, 4, 64, 16, 128
@@ -60,52 +55,26 @@ class LanguageModel(nn.Module):
         return F.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
 
 
-def side(model: LanguageModel, arithmetic: training.Precision) -> Callable[[Tensor], float]:
-    """One training step, as a function of the batch; returns the loss."""
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
-    model.train()
-
-    def step(ids: Tensor) -> float:
-        with arithmetic.autocast():
-            loss = model.loss(ids)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Ratio of our tokens a second to those of torch's layers.")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--precision", choices=("picked", "float32"), default="picked")
-    options = parser.parse_args()
+    options = language_models.parser(rounds=30).parse_args()
     torch.set_num_threads(options.threads)
 
-    arithmetic = training.precision(torch.device("cpu"))
-    if options.precision == "float32":
-        arithmetic = training.Precision("cpu", bfloat16=False)
+    arithmetic = language_models.arithmetic(options.precision)
     ours, theirs = LanguageModel(Ours()), LanguageModel(Theirs())
     with torch.no_grad():
         for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
             other.copy_(mine)
-    sides = {"ours": side(ours, arithmetic), "torch's layers": side(theirs, arithmetic)}
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    losses: dict[str, float] = {}
-    for number in range(3 + options.rounds):
-        ids = torch.randint(LETTERS, (BATCH, TIME), generator=torch.Generator().manual_seed(number))
-        for name, step in sides.items():
-            start = time.perf_counter()
-            losses[name] = step(ids)
-            if number >= 3:  # the first rounds warm caches and kernels up
-                times[name].append(time.perf_counter() - start)
-    print(f"{arithmetic}, last losses", ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items()))
-    for name, values in times.items():
-        print(f"{name}: {BATCH * TIME / statistics.median(values):,.0f} tokens a second")
-    mine, other = (statistics.median(values) for values in times.values())
-    print(f"ratio {other / mine:.2f}")
+    sides = {}
+    for name, model in (("ours", ours), ("torch's layers", theirs)):
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+        sides[name] = language_models.side(model, optimizer, arithmetic)
+    print(arithmetic)
+    language_models.race(
+        sides,
+        lambda generator: torch.randint(LETTERS, (BATCH, TIME), generator=generator),
+        rounds=options.rounds,
+        tokens=BATCH * TIME,
+    )
 
 
 if __name__ == "__main__":

@@ -5,28 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from gensrc.data.vocabulary import PAD
-from gensrc.models import bert
 from gensrc.models.finetuning import Classifier, SpanReader
-
-VOCAB, LENGTH = 50, 12
-SMALL = {"vocab_size": VOCAB, "max_length": LENGTH, "embed_dim": 24, "num_heads": 4, "num_layers": 2}
-STILL = {**SMALL, "dropout": 0.0}
-ROWS = torch.tensor(
-    [
-        bert.row([5, 6, 7], [8, 9, 10, 11], length=LENGTH),
-        bert.row([30, VOCAB, 31], length=LENGTH),
-        bert.row([12], [13, 49, 14, 15, 16, 17, 18, 19], length=LENGTH),
-    ]
-)
-
-
-def ready(module):
-    """The module with weights of which none is zero or one."""
-    draw = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for weight in module.parameters():
-            weight.copy_(torch.randn(weight.shape, generator=draw) / 4 + (0.8 if weight.ndim == 1 else 0))
-    return module.eval()
+from tests.models.test_bert import LENGTH, ROWS, SMALL, STILL, ready
 
 
 def test_the_classifier_reads_the_mean_of_the_tokens():
