@@ -6,12 +6,10 @@ A chapter prints three kinds of line and nothing else (book/how-to-read.md): exa
 """
 
 import base64
-import html
 import inspect
 import io
 import math
 import textwrap
-import wave
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -219,6 +217,8 @@ def sounds(waves: dict[str, torch.Tensor], *, rate: int, name: str, caption: str
 
     Raises ValueError for no wave, an empty caption, a wave that is not one row of finite samples, and too much sound.
     """
+    import html
+
     from IPython.display import display
 
     if not waves or not caption.strip():
@@ -245,6 +245,8 @@ def sounds(waves: dict[str, torch.Tensor], *, rate: int, name: str, caption: str
 
 def _wav(samples: torch.Tensor, rate: int) -> bytes:
     """A WAV file of one channel with 16 bits a sample."""
+    import wave
+
     content = io.BytesIO()
     with wave.open(content, "wb") as file:
         file.setnchannels(1)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -84,6 +83,8 @@ def spectrogram(
 
     Raises ValueError for a wave shorter than the window.
     """
+    import torch
+
     if len(wave) < window:
         raise ValueError(f"a wave of {len(wave)} samples is shorter than the window, {window}: give a longer one")
     hann = torch.hann_window(window, dtype=wave.dtype)
