@@ -1,4 +1,4 @@
-"""What a chapter calls: start, report, claim, source, figure.
+"""What a chapter calls: start, report, claim, source, figure, sounds.
 
 A chapter prints three kinds of line and nothing else (book/how-to-read.md): exact ones by `print`, measured ones by
 `report`, which carries its own tolerance, and statements of fact by `claim`, which raises where the fact fails.
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PROFILES = ("quick", "full")
+MAX_SECONDS = 20  # of the sounds in one cell
 _begun = {"profile": "quick"}  # the profile that `start` was told, which decides between a report's two tolerances
 T = TypeVar("T")
 Model = TypeVar("Model", bound=torch.nn.Module)
@@ -206,3 +207,51 @@ def figure(fig: "Figure", *, name: str, caption: str, alt: str, kind: str = "plo
         },
         raw=True,
     )
+
+
+def sounds(waves: dict[str, torch.Tensor], *, rate: int, name: str, caption: str) -> None:
+    """Show a player for each wave, which lies in the page itself and starts when a reader presses it.
+
+    waves: by what is to be heard, which a screen reader says too; samples in [-1, 1], `rate` a second. Samples beyond
+        are cut. A second of 8,000 samples takes 22 kB of the page, so at most 20 seconds may be shown at once.
+
+    Raises ValueError for no wave, an empty caption, a wave that is not one row of finite samples, and too much sound.
+    """
+    import html
+
+    from IPython.display import display
+
+    if not waves or not caption.strip():
+        raise ValueError(f"sounds {name!r} need a wave at least, and a caption that says what to listen for")
+    for said, samples in waves.items():
+        if samples.dim() != 1 or not len(samples) or not bool(samples.isfinite().all()):
+            raise ValueError(f"{said!r} must be one row of finite samples, not of shape {tuple(samples.shape)}")
+    seconds = sum(map(len, waves.values())) / rate
+    if seconds > MAX_SECONDS:
+        raise ValueError(f"sounds {name!r} last {seconds:.1f} s; show {MAX_SECONDS} s at most, as the page holds them")
+    players = "".join(
+        f'<p>{html.escape(said)}<br><audio controls preload="none" aria-label="{html.escape(said)}" '
+        f'src="data:audio/wav;base64,{base64.b64encode(_wav(samples, rate)).decode()}"></audio></p>'
+        for said, samples in waves.items()
+    )
+    display(
+        {
+            "text/html": f"<figure>{players}<figcaption>{html.escape(caption)}</figcaption></figure>",
+            "text/plain": f"[sounds {name}] {caption}",
+        },
+        raw=True,
+    )
+
+
+def _wav(samples: torch.Tensor, rate: int) -> bytes:
+    """A WAV file of one channel with 16 bits a sample."""
+    import wave
+
+    content = io.BytesIO()
+    with wave.open(content, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        whole = (samples.detach().cpu().clamp(-1, 1) * 32767).round()
+        file.writeframes(whole.to(torch.int16).numpy().astype("<i2").tobytes())
+    return content.getvalue()

@@ -72,3 +72,21 @@ def image_grid(
         axes.set_yticks([height * row + height / 2 - 1 for row in range(rows)], row_labels)
         axes.tick_params(length=0)
     return fig
+
+
+def spectrogram(
+    wave: Float[Tensor, " time"], *, window: int = 256, hop: int = 64
+) -> Float[Tensor, "frequencies frames"]:
+    """How loud each frequency is at each moment, in decibels below a full-scale sine; rows go from 0 to half the rate.
+
+    A Hann window of `window` samples slides over the wave in steps of `hop`; what is softer than -90 dB is -90 dB.
+
+    Raises ValueError for a wave shorter than the window.
+    """
+    import torch
+
+    if len(wave) < window:
+        raise ValueError(f"a wave of {len(wave)} samples is shorter than the window, {window}: give a longer one")
+    hann = torch.hann_window(window, dtype=wave.dtype)
+    size = torch.stft(wave, window, hop, window=hann, center=False, return_complex=True).abs()
+    return (20 * (size * 2 / hann.sum()).clamp(min=10**-4.5).log10()).clamp(min=-90)

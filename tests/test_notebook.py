@@ -1,13 +1,16 @@
 """What a chapter prints is exact in form, and a false sentence never passes."""
 
+import base64
 import inspect
 import io
+import re
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
 
 from gensrc import notebook
+from gensrc.data.speech import read_wav
 from gensrc.models import vae
 
 
@@ -167,3 +170,35 @@ def test_png_bytes_are_a_png(shown):
     notebook.figure(plt.figure(), name="n", caption="Nothing.", alt="An empty figure, nothing is drawn.")
     data = base64.b64decode(shown[0][0][0]["image/png"])
     assert plt.imread(io.BytesIO(data)).ndim == 3
+
+
+def test_sounds_are_players_of_the_waves_in_the_page_itself(shown):
+    wave = torch.tensor([0.0, 0.5, -0.25, 1.5, -2.0])
+    notebook.sounds({"a <loud> one": wave, "silence": torch.zeros(3)}, rate=8000, name="two", caption="Two waves.")
+    ((bundle,), options) = shown[0]
+    page = bundle["text/html"]
+    assert options["raw"]
+    assert bundle["text/plain"] == "[sounds two] Two waves."
+    assert page.count("<audio controls") == 2
+    assert 'aria-label="a &lt;loud&gt; one"' in page
+    first, second = re.findall(r'src="data:audio/wav;base64,([^"]*)"', page)
+    samples, rate = read_wav(base64.b64decode(first))
+    assert rate == 8000
+    torch.testing.assert_close(samples, wave.clamp(-1, 1)[None] * 32767 / 32768, atol=1 / 32768, rtol=0)
+    assert len(read_wav(base64.b64decode(second))[0][0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("waves", "caption", "message"),
+    [
+        ({}, "Nothing.", "need a wave at least"),
+        ({"a": torch.zeros(9)}, " ", "a caption that says what to listen for"),
+        ({"a": torch.zeros(1, 9)}, "A.", "'a' must be one row of finite samples, not of shape"),
+        ({"a": torch.tensor([float("nan")])}, "A.", "'a' must be one row of finite samples"),
+        ({"a": torch.zeros(0)}, "A.", "'a' must be one row"),
+        ({"a": torch.zeros(160_001)}, "A.", "last 20.0 s; show 20 s at most"),
+    ],
+)
+def test_sounds_refuse(waves, caption, message):
+    with pytest.raises(ValueError, match=message):
+        notebook.sounds(waves, rate=8000, name="n", caption=caption)

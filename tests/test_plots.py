@@ -1,5 +1,7 @@
 """Pictures stand where a reader looks for them."""
 
+import math
+
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -39,3 +41,17 @@ def test_palette_survives_colour_blindness():
         seen = (linear @ seen_by.T).clamp(0, 1).pow(1 / 2.2)
         apart = torch.cdist(seen, seen) + torch.eye(len(seen))
         assert apart.min() > 0.15
+
+
+def test_a_spectrogram_has_a_sine_at_its_frequency_with_its_loudness():
+    wave = 0.5 * torch.sin(2 * math.pi * 1000 / 8000 * torch.arange(1000))
+    found = plots.spectrogram(wave)
+    assert found.shape == (129, 12)
+    assert (found.argmax(0) == 32).all()  # 1,000 of 4,000 Hz in 128 steps
+    torch.testing.assert_close(found.amax(0), torch.full((12,), 20 * math.log10(0.5)), atol=0.01, rtol=0)
+    assert (plots.spectrogram(torch.zeros(300)) == -90).all()
+
+
+def test_a_wave_shorter_than_the_window_has_no_spectrogram():
+    with pytest.raises(ValueError, match="a wave of 255 samples is shorter than the window, 256"):
+        plots.spectrogram(torch.zeros(255))

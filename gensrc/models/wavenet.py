@@ -127,6 +127,19 @@ class WaveNet(nn.Module):
         """
         return self._log_prob(self(codes, labels), codes)
 
+    @torch.no_grad()
+    def probs(self, past: Int[Tensor, " time"]) -> Float[Tensor, "256"]:
+        """The distribution of the code after `past`, the whole recording so far.
+
+        Raises ValueError as `forward` does, and for a model of classes.
+        """
+        self._check(past[None], None)
+        silence = self._silence(1)
+        before = torch.cat([silence, past[None].to(silence.device)], 1)
+        outputs = self.network(before[:, -self.receptive_field :])[:, -1:]
+        every = torch.arange(LEVELS, device=outputs.device).unsqueeze(1)
+        return self._log_prob(outputs.expand(LEVELS, -1, -1), every)[:, 0].exp()
+
     def loss(self, batch: Tensor | Labelled) -> Float[Tensor, ""]:
         """-log p in nats a sample, mean over pieces, "batch time", of recordings.
 

@@ -162,6 +162,22 @@ def test_probabilities_of_all_codes_sum_to_one_after_any_past(name: str) -> None
     assert total.item() == pytest.approx(1, abs=1e-4)
 
 
+@pytest.mark.parametrize("length", [1, 12])
+@pytest.mark.parametrize("name", ["softmax", "mixture"])
+def test_probs_are_those_of_log_prob_for_every_next_code(name: str, length: int) -> None:
+    model, past = network(name), codes(length)
+    every = torch.cat([past.expand(256, -1), torch.arange(256)[:, None]], 1)
+    with torch.no_grad():
+        torch.testing.assert_close(model.probs(past), model.log_prob(every)[:, -1].exp())
+
+
+def test_probs_refuse_what_log_prob_refuses() -> None:
+    with pytest.raises(ValueError, match="code 256 is no level"):
+        network().probs(torch.tensor([3, 256]))
+    with pytest.raises(ValueError, match="the model has 3 classes and labels were not given"):
+        network("classes").probs(torch.tensor([3]))
+
+
 @pytest.mark.parametrize("name", ["softmax", "mixture"])
 def test_probabilities_of_all_pairs_sum_to_one(name: str) -> None:
     every = torch.cartesian_prod(torch.arange(256), torch.arange(256))
