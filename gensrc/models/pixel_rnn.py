@@ -207,7 +207,10 @@ class DiagonalBiLSTM(nn.Module):
         """Above is what stood a row higher on the diagonal before; beside, as high."""
         return torch.cat([F.pad(h, (1, -1)), h], 1)
 
-    def forward(self, x: Float[Tensor, "b f2 h w"]) -> Float[Tensor, "b f h w"]:
+    def maps(
+        self, x: Float[Tensor, "b f2 h w"]
+    ) -> tuple[Float[Tensor, "b f h w"], Float[Tensor, "b f h w"]]:
+        """The states from the left and those from the right, each where it belongs."""
         # The bias is the weight of a feature that is 1 in the picture. Beyond it inputs
         # are 0, and so are states: c = 0.5 * 0 + 0.5 * 0.
         x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
@@ -217,7 +220,11 @@ class DiagonalBiLSTM(nn.Module):
         inputs = inputs.unflatten(3, diagonals.shape[3:]).transpose(0, 1)
         states = scan(inputs, self.weight, self.context)
         left, right = unskew(states.permute(1, 3, 2, 4, 0).flatten(0, 1)).chunk(2)
-        return left + F.pad(right.flip(3), (0, 0, 1, -1))
+        return left, right.flip(3)
+
+    def forward(self, x: Float[Tensor, "b f2 h w"]) -> Float[Tensor, "b f h w"]:
+        left, right = self.maps(x)
+        return left + F.pad(right, (0, 0, 1, -1))
 
     def kept(self, n: int, columns: int) -> "KeptDiagonal":
         return KeptDiagonal(self, n, columns)
