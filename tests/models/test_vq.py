@@ -286,4 +286,8 @@ def test_the_tokenizer_of_emoji_returns_them():
     codes = tokenizer.encode(held)
     assert codes.shape == (len(held), 8, 8)
     assert used(codes, 512) >= 0.8
-    assert F.mse_loss(tokenizer.decode(codes), held) < held.var() / 3
+    drawn = tokenizer.decode(codes)
+    assert F.mse_loss(drawn, held) < held.var() / 6
+    # Hues are learned last: a tokenizer that was trained too briefly draws all in one.
+    hue, shown = (some - some.mean(1, keepdim=True) for some in (drawn, held))
+    assert F.mse_loss(hue, shown) < shown.var() / 3
