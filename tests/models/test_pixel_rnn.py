@@ -1,4 +1,4 @@
-"""PixelRNN: sums over all pictures, causality, skewing, slow references, who sees whom, cached sampling, bad input."""
+"""PixelRNN: skewing, slow references, who sees whom, what is kept; the rest is in test_pixel_models.py."""
 
 import itertools
 
@@ -8,69 +8,11 @@ from torch import Tensor, nn
 
 from gensrc.models.pixel_rnn import DiagonalBiLSTM, PixelRNN, RowLSTM, cell, skew, unskew
 from gensrc.models.pixelcnn import receptive_field
+from tests.models.test_pixel_models import FAMILIES, generator, pictures, small
 
 LAYERS = ("row", "diagonal")
-FAMILIES = [{"likelihood": "binary"}, {"likelihood": "levels", "levels": 8}, {"likelihood": "mixture", "parts": 3}]
-
-
-def small(layer: str, **about) -> PixelRNN:
-    """A network with weights that are far from those it starts with, so that nothing is nearly uniform."""
-    torch.manual_seed(0)
-    model = PixelRNN(layer=layer, **{"width": 12, "first_kernel": 5, "size": (6, 5), **about}).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            nn.init.normal_(weight, std=0.3)
-    return model
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def pictures(model: PixelRNN, n: int = 4) -> Tensor:
-    top = model.family.levels - 1
-    return torch.randint(0, top + 1, (n, model.channels, *model.size), generator=generator(5)) / top
-
-
-# --- Probabilities --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_the_probabilities_of_all_binary_pictures_sum_to_one(layer):
-    x = torch.tensor(list(itertools.product((0.0, 1.0), repeat=9))).view(512, 1, 3, 3)
-    with torch.no_grad():
-        total = small(layer, size=(3, 3)).log_prob(x).double().sum((1, 2)).exp().sum()
-    assert total == pytest.approx(1, abs=1e-4)
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_the_probabilities_of_all_pixels_in_colour_sum_to_one(layer):
-    x = torch.tensor(list(itertools.product(range(3), repeat=6))).view(-1, 3, 1, 2) / 2
-    model = small(layer, channels=3, likelihood="levels", levels=3, size=(1, 2))
-    with torch.no_grad():
-        total = model.log_prob(x).double().sum((1, 2)).exp().sum()
-    assert total == pytest.approx(1, abs=1e-4)
-
 
 # --- Who sees whom --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("about", FAMILIES)
-@pytest.mark.parametrize("channels", [1, 3])
-def test_no_number_of_a_pixel_has_a_gradient_to_that_pixel_or_a_later_one(layer, about, channels):
-    model = small(layer, channels=channels, **about)
-    x = pictures(model, 2).requires_grad_()
-    colours = model.family.colours
-    places = torch.arange(30).view(1, 1, 6, 5) * colours
-    order = places + torch.arange(channels).view(1, -1, 1, 1) * (colours > 1)
-    params = model(x).unflatten(1, (colours, -1))
-    for colour, (row, column) in itertools.product(range(colours), ((0, 0), (2, 3), (3, 0), (5, 4))):
-        (slope,) = torch.autograd.grad(params[:, colour, :, row, column].sum(), x, retain_graph=True)
-        own = (row * 5 + column) * colours + colour
-        assert (slope[(order >= own).expand_as(slope)] == 0).all()
-        if own > 0:
-            assert (slope != 0).any()
 
 
 @pytest.mark.parametrize(("layers", "first"), [(1, 3), (2, 3), (1, 7), (3, 5)])
@@ -188,41 +130,6 @@ def test_what_is_kept_gives_the_numbers_of_the_whole_picture(layer, about, chann
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-@pytest.mark.parametrize("about", FAMILIES[:2])  # the scale of a mixture would make a rounding error visible
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_cache_changes_no_sample(layer, about, channels):
-    model = small(layer, channels=channels, **about)
-    fast, slow = (model.sample(4, use_cache=cached, generator=generator(1)) for cached in (True, False))
-    assert torch.equal(fast, slow)
-    assert len(fast.flatten(1).unique(dim=0)) == 4
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_what_is_given_stays_and_the_rest_is_drawn(layer):
-    model = small(layer)
-    known = torch.zeros(6, 5, dtype=torch.bool)
-    known[:2], known[4, 1:3] = True, True
-    x = pictures(model)
-    fast, slow = (
-        model.sample(4, given=x, known=known, use_cache=cached, generator=generator(1)) for cached in (True, False)
-    )
-    assert torch.equal(fast, slow)
-    assert torch.equal(fast[..., known], x[..., known])
-    assert not torch.equal(fast, x)
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_pictures_come_as_often_as_they_are_probable(layer):
-    model = small(layer, size=(2, 2))
-    drawn = model.sample(20_000, generator=generator(2)).flatten(1)
-    x = torch.tensor(list(itertools.product((0.0, 1.0), repeat=4)))
-    with torch.no_grad():
-        chances = model.log_prob(x.view(-1, 1, 2, 2)).sum((1, 2)).exp()
-    shares = (drawn[:, None] == x).all(2).float().mean(0)
-    assert ((shares - chances).abs() < 4.5 * (chances / 20_000).sqrt()).all()
-
-
-@pytest.mark.parametrize("layer", LAYERS)
 def test_it_learns_what_a_column_repeats(layer):
     """Rows that equal the one above: 5 coins a picture, which nothing but the row above can tell."""
     torch.manual_seed(0)
@@ -238,28 +145,6 @@ def test_it_learns_what_a_column_repeats(layer):
 
 
 # --- Bad input ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("kernel", [2, 4, 1])
-@pytest.mark.parametrize("which", ["first_kernel", "kernel_size"])
-def test_even_kernels_are_refused(kernel, which):
-    with pytest.raises(ValueError, match=f"a kernel must be odd and at least 3, not {kernel}"):
-        PixelRNN(**{which: kernel})
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_values_outside_the_levels_are_refused(layer):
-    model = small(layer)
-    with pytest.raises(ValueError, match=r"levels must lie between 0 and 1, these span \[0, 255\].*divide"):
-        model.loss(255 * pictures(model))
-    with pytest.raises(ValueError, match="between two of the 2 levels: binarise"):
-        model.loss(0.5 * pictures(model))
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_another_number_of_channels_is_refused(layer):
-    with pytest.raises(ValueError, match="the pictures have 3 channels, the model 1: build it with channels=3"):
-        small(layer).loss(torch.zeros(2, 3, 6, 5))
 
 
 def test_settings_that_do_not_fit_are_refused():

@@ -1,30 +1,43 @@
-"""PixelCNNs and the pixel Transformer: sums over all pictures, causality, blind spots, cached sampling, bad input."""
+"""What all models of pixels promise: sums over all pictures, causality, cached sampling, bad input; blind spots."""
 
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from gensrc.models.gated_pixelcnn import GatedPixelCNN
+from gensrc.models.pixel_rnn import PixelRNN
 from gensrc.models.pixel_transformer import PixelTransformer
 from gensrc.models.pixelcnn import MaskedConv2d, PixelCNN, mask, receptive_field
 from gensrc.models.pixels import Labelled, PixelModel
 
 SMALL = {
-    PixelCNN: {"width": 12, "num_layers": 3, "first_kernel": 5},
-    GatedPixelCNN: {"width": 12, "num_layers": 3, "first_kernel": 5},
-    PixelTransformer: {"embed_dim": 16, "num_heads": 2, "num_layers": 2},
+    "PixelCNN": partial(PixelCNN, width=12, num_layers=3, first_kernel=5),
+    "gated": partial(GatedPixelCNN, width=12, num_layers=3, first_kernel=5),
+    "transformer": partial(PixelTransformer, embed_dim=16, num_heads=2, num_layers=2),
+    "row": partial(PixelRNN, layer="row", width=12, first_kernel=5),
+    "diagonal": partial(PixelRNN, layer="diagonal", width=12, first_kernel=5),
 }
 KINDS = list(SMALL)
 FAMILIES = [{"likelihood": "binary"}, {"likelihood": "levels", "levels": 8}, {"likelihood": "mixture", "parts": 3}]
 
 
-def small(kind: type[PixelModel], **about) -> PixelModel:
+# An LSTM adds its states in another order when it keeps them, and the scale of a mixture makes such rounding visible:
+# `test_what_is_kept_gives_the_numbers_of_the_whole_picture` is their test.
+EXACT = [
+    (kind, about)
+    for kind, about in itertools.product(KINDS, FAMILIES)
+    if about["likelihood"] != "mixture" or kind not in ("row", "diagonal")
+]
+
+
+def small(kind: str, **about) -> PixelModel:
     """A network with weights that are far from those it starts with, so that nothing is nearly uniform."""
     torch.manual_seed(0)
-    model = kind(**SMALL[kind], **{"size": (6, 5), **about}).eval()
+    model = SMALL[kind](**{"size": (6, 5), **about}).eval()
     with torch.no_grad():
         for weight in model.parameters():
             nn.init.normal_(weight, std=0.3)
@@ -99,7 +112,7 @@ def test_the_loss_is_minus_the_log_probability_of_a_picture(kind, about):
 
 def test_a_network_that_says_nothing_pays_the_logarithm_of_the_levels():
     for levels in (2, 8, 256):
-        model = small(GatedPixelCNN, likelihood="levels", levels=levels)
+        model = small("gated", likelihood="levels", levels=levels)
         nn.init.zeros_(model.out.weight)
         nn.init.zeros_(model.out.bias)
         assert model.loss(pictures(model)).item() == pytest.approx(30 * math.log(levels), rel=1e-5)
@@ -179,8 +192,7 @@ def test_a_masked_convolution_is_torch_s_with_the_weights_taken_out():
 # --- Samples --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("about", FAMILIES)
+@pytest.mark.parametrize(("kind", "about"), EXACT)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("classes", [0, 4])
 def test_a_cache_changes_no_sample(kind, about, channels, classes):
@@ -191,8 +203,7 @@ def test_a_cache_changes_no_sample(kind, about, channels, classes):
     assert len(fast.flatten(1).unique(dim=0)) == 4
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("about", FAMILIES)
+@pytest.mark.parametrize(("kind", "about"), EXACT)
 def test_what_is_given_stays_and_the_rest_is_drawn(kind, about):
     model = small(kind, channels=3, **about)
     known = torch.zeros(6, 5, dtype=torch.bool)
@@ -219,7 +230,7 @@ def test_pictures_come_as_often_as_they_are_probable(kind):
 
 @pytest.mark.parametrize("about", FAMILIES[1:])
 def test_colours_come_as_often_as_they_are_probable(about):
-    model = small(GatedPixelCNN, channels=2, size=(1, 1), **about)
+    model = small("gated", channels=2, size=(1, 1), **about)
     drawn = model.sample(20_000, generator=generator(2))
     with torch.no_grad():
         told = model.log_prob(drawn).mean().item()
@@ -232,14 +243,14 @@ def test_colours_come_as_often_as_they_are_probable(about):
 
 
 def test_cold_samples_are_the_likeliest_and_all_alike():
-    model = small(GatedPixelCNN, size=(3, 3))
+    model = small("gated", size=(3, 3))
     assert len(model.sample(20, temperature=1e-4).unique(dim=0)) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_class_is_learned(kind):
     torch.manual_seed(0)
-    model = kind(**SMALL[kind], size=(3, 3), classes=2)
+    model = SMALL[kind](size=(3, 3), classes=2)
     x = torch.cat([torch.zeros(8, 1, 3, 3), torch.ones(8, 1, 3, 3)])
     labels = torch.arange(2).repeat_interleave(8)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
@@ -257,7 +268,7 @@ def test_a_class_is_learned(kind):
 
 
 @pytest.mark.parametrize("kernel", [2, 4, 1])
-@pytest.mark.parametrize("kind", [PixelCNN, GatedPixelCNN])
+@pytest.mark.parametrize("kind", [PixelCNN, GatedPixelCNN, PixelRNN])
 @pytest.mark.parametrize("which", ["first_kernel", "kernel_size"])
 def test_even_kernels_are_refused(kind, kernel, which):
     with pytest.raises(ValueError, match=f"a kernel must be odd and at least 3, not {kernel}"):
@@ -280,18 +291,18 @@ def test_another_number_of_channels_is_refused(kind):
 
 
 def test_labels_must_fit():
-    model, x = small(GatedPixelCNN, classes=3), torch.zeros(2, 1, 6, 5)
+    model, x = small("gated", classes=3), torch.zeros(2, 1, 6, 5)
     with pytest.raises(ValueError, match="3 classes and labels were not given"):
         model.loss(x)
     with pytest.raises(ValueError, match="2 labels from 0 to 3 for 2 pictures of 3 classes"):
         model.loss(Labelled(x, torch.tensor([0, 3])))
     with pytest.raises(ValueError, match="0 classes and labels were given"):
-        small(GatedPixelCNN).sample(1, labels=torch.tensor([0]))
+        small("gated").sample(1, labels=torch.tensor([0]))
 
 
 def test_another_size_is_refused_by_learned_places():
     with pytest.raises(ValueError, match=r"the model reads pictures of \(6, 5\), not \(5, 6\): build it with size"):
-        small(PixelTransformer).loss(torch.zeros(2, 1, 5, 6))
+        small("transformer").loss(torch.zeros(2, 1, 5, 6))
 
 
 def test_settings_that_do_not_fit_are_refused():
@@ -302,6 +313,6 @@ def test_settings_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="a mask is of kind A or B, not 'C'"):
         mask("C", (3, 3), 1, 1)
     with pytest.raises(ValueError, match="temperature must be positive"):
-        small(PixelCNN).sample(1, temperature=0.0)
+        small("PixelCNN").sample(1, temperature=0.0)
     with pytest.raises(ValueError, match="given and known come together"):
-        small(PixelCNN).sample(1, known=torch.ones(6, 5, dtype=torch.bool))
+        small("PixelCNN").sample(1, known=torch.ones(6, 5, dtype=torch.bool))
