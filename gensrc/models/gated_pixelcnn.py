@@ -6,8 +6,9 @@ Van den Oord and others, Conditional Image Generation with PixelCNN Decoders, Ne
 
 Deviations: the vertical stack sees rows above from its first layer on, where the paper
 shifts it down when it joins the other. The horizontal stack of the first layer has no
-residual path, as a picture has another width. Pictures are shown as in
-`gensrc.models.pixels`.
+residual path, as a picture has another width. `places` adds a vector for each place,
+as image GPT has (Chen and others, Generative Pretraining from Pixels, ICML 2020).
+Pictures are shown as in `gensrc.models.pixels`.
 
 Shapes: b or n pictures, c h w, f features, p numbers that describe a pixel.
 """
@@ -83,8 +84,9 @@ class GatedLayer(nn.Module):
 class GatedPixelCNN(PixelModel):
     """Gated layers of a vertical and a horizontal stack, then two 1x1 layers.
 
-    width: features of each stack, a multiple of the colours. Other keywords are those
-    of `PixelModel`.
+    width: features of each stack, a multiple of the colours. places: whether a learned
+        vector for each place is added to both stacks after the first layer; it fixes
+        the size of a picture. Other keywords are those of `PixelModel`.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class GatedPixelCNN(PixelModel):
         num_layers: int = 8,
         first_kernel: int = 7,
         kernel_size: int = 3,
+        places: bool = False,
         **about: Any,
     ) -> None:
         super().__init__(**about)
@@ -112,21 +115,31 @@ class GatedPixelCNN(PixelModel):
             for _ in range(num_layers - 1)
         )
         self.layers = nn.ModuleList([first, *rest])
+        self.places: Tensor | None  # one for each stack
+        zeros = torch.zeros(2, width, *self.size)
+        self.register_parameter("places", nn.Parameter(zeros) if places else None)
         self.hidden = MaskedConv2d("B", width, 2 * width, 1, colours=colours)
         self.out = MaskedConv2d("B", 2 * width, self.family.outputs, 1, colours=colours)
 
     def forward(
         self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b p h w"]:
+        """Raises ValueError for pictures of another size if it knows places."""
         v = h = shown(x).contiguous(memory_format=torch.channels_last)
-        for layer in self.layers:
+        first, *rest = self.layers
+        v, h = first(v, h, labels)
+        if self.places is not None:
+            self.check_size(x)
+            v, h = v + self.places[0], h + self.places[1]
+        for layer in rest:
             v, h = layer(v, h, labels)
         return self.out(F.relu(self.hidden(F.relu(h))))
 
     def cached(self, x: Float[Tensor, "n c h w"], labels: Tensor | None) -> Step:
         """The vertical stack goes row by row, the horizontal one pixel by pixel."""
         layers = [each for each in self.layers if isinstance(each, GatedLayer)]
-        kept = [KeptLayer(layer, x, labels) for layer in layers]
+        first, *rest = [KeptLayer(layer, x, labels) for layer in layers]
+        places = x.new_zeros(2, 1, *self.size) if self.places is None else self.places
         begun = -1
 
         def step(row: int, column: int) -> Tensor:
@@ -134,11 +147,12 @@ class GatedPixelCNN(PixelModel):
             if row != begun:
                 begun = row
                 v = shown(x[:, :, row - 1 : row]) if row else x[:, :, :0]
-                for layer in kept:
+                v = first.start_row(v) + places[0, :, row : row + 1]
+                for layer in rest:
                     v = layer.start_row(v)
-            kept[0].renew(shown(x[:, :, row]))
-            h = shown(x[:, :, row, column])
-            for layer in kept:
+            first.renew(shown(x[:, :, row]))
+            h = first(shown(x[:, :, row, column]), column) + places[1, :, row, column]
+            for layer in rest:
                 h = layer(h, column)
             return pointwise(self.out, F.relu(pointwise(self.hidden, F.relu(h))))
 

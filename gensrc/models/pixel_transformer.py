@@ -72,11 +72,7 @@ class PixelTransformer(PixelModel):
         self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b p h w"]:
         """Raises ValueError for pictures of another size."""
-        if tuple(x.shape[2:]) != self.size:
-            raise ValueError(
-                f"the model reads pictures of {self.size}, not {tuple(x.shape[2:])}: "
-                f"build it with size={tuple(x.shape[2:])}, or cut the pictures"
-            )
+        self.check_size(x)
         params = self.head(self.encoder(self.read(x, labels), causal=True))
         return params.reshape(len(x), -1, self.family.outputs).mT.unflatten(
             2, self.size

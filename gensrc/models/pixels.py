@@ -86,6 +86,14 @@ class PixelModel(nn.Module):
         self.family.check(x)
         self.check_labels(len(x), labels)
 
+    def check_size(self, x: Tensor) -> None:
+        """For networks that know places, which fix the size."""
+        if tuple(x.shape[2:]) != self.size:
+            raise ValueError(
+                f"the model reads pictures of {self.size}, not {tuple(x.shape[2:])}: "
+                f"build it with size={tuple(x.shape[2:])}, or cut the pictures"
+            )
+
     def check_labels(self, count: int, labels: Tensor | None) -> None:
         if (labels is None) != (self.classes == 0):
             raise ValueError(

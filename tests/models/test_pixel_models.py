@@ -17,6 +17,7 @@ from gensrc.models.pixels import Labelled, PixelModel
 SMALL = {
     "PixelCNN": partial(PixelCNN, width=12, num_layers=3, first_kernel=5),
     "gated": partial(GatedPixelCNN, width=12, num_layers=3, first_kernel=5),
+    "gated, with places": partial(GatedPixelCNN, width=12, num_layers=3, first_kernel=5, places=True),
     "transformer": partial(PixelTransformer, embed_dim=16, num_heads=2, num_layers=2),
     "row": partial(PixelRNN, layer="row", width=12, first_kernel=5),
     "diagonal": partial(PixelRNN, layer="diagonal", width=12, first_kernel=5),
@@ -300,9 +301,24 @@ def test_labels_must_fit():
         small("gated").sample(1, labels=torch.tensor([0]))
 
 
-def test_another_size_is_refused_by_learned_places():
+@pytest.mark.parametrize("kind", ["transformer", "gated, with places"])
+def test_another_size_is_refused_by_learned_places(kind):
     with pytest.raises(ValueError, match=r"the model reads pictures of \(6, 5\), not \(5, 6\): build it with size"):
-        small("transformer").loss(torch.zeros(2, 1, 5, 6))
+        small(kind).loss(torch.zeros(2, 1, 5, 6))
+
+
+def test_places_of_zero_change_nothing_and_others_tell_a_pixel_where_it_is():
+    without, told = small("gated"), small("gated, with places")
+    told.load_state_dict(without.state_dict(), strict=False)
+    far = torch.zeros(1, 1, 6, 5)
+    with torch.no_grad():
+        told.places.zero_()
+        x = pictures(told)
+        assert torch.equal(told(x), without(x))
+        told.places[:, :, 2, 3] = 1.0
+        moved = (told(far) != without(far))[0, 0]
+    assert moved[2, 3]
+    assert not moved[:2].any()
 
 
 def test_settings_that_do_not_fit_are_refused():
