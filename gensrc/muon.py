@@ -1,8 +1,8 @@
 """Muon for what multiplies, Adam for the rest, as one optimiser that `training.fit` can be given.
 
-Jordan and others, Muon: An optimizer for hidden layers in neural networks, 2024, is the source. Muon replaces the
-momentum of a weight matrix by the nearest matrix whose singular values are all equal, so that no direction waits for
-another. The update is torch's, with the scale of Liu and others, Muon is Scalable for LLM Training, 2025.
+Jordan and others, Muon: An optimizer for hidden layers in neural networks, 2024, is the source. Muon sets
+all singular values of the momentum of a weight matrix to about 1, by a few steps of an iteration, so that no direction
+waits for another. The update is torch's, with the scale of Liu and others, Muon is Scalable for LLM Training, 2025.
 
 Deviation: torch.optim.Muon takes matrices alone. The kernel of a convolution is seen as one here, as in Jordan's
 records on CIFAR-10: a row for each feature that it puts out.
@@ -64,7 +64,7 @@ class MuonWithAdam(torch.optim.Optimizer):
             kernel.copy_(flat.view_as(kernel))
 
     def state_dict(self) -> dict[str, Any]:
-        """Numbered as if one optimiser had all parameters: those of Muon, then those of Adam."""
+        """The state is numbered as if one optimiser had all parameters: those of Muon, then those of Adam."""
         muon, adam, first = self.muon.state_dict(), self.adam.state_dict(), len(self.flat)
         moved = {first + index: moments for index, moments in adam["state"].items()}
         return {"state": {**muon["state"], **moved}, "param_groups": muon["param_groups"] + adam["param_groups"]}
