@@ -2,12 +2,12 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import gensrc
-from gensrc.book import repository
+from gensrc.book import articles, repository
 from gensrc.book.repository import BookError
 from gensrc.book.tolerance import Report
 
@@ -126,24 +126,29 @@ another machine must find the number again. They are compared on a GPU runner by
 
 def page(root: Path) -> str:
     """The results page of the repository at `root`, as MyST text."""
-    return render(load_all(repository.results_folder(root)))
+    titles = {name: written.title for name, written in articles.written_chapters(root).items()}
+    return render(load_all(repository.results_folder(root)), titles)
 
 
-def render(results: list[Result]) -> str:
-    """The results page as MyST text: a section a chapter."""
-    return "\n".join([HEADER, *(_section(result) for result in results)]) if results else f"{HEADER}\nNone yet.\n"
+def render(results: list[Result], titles: Mapping[str, str]) -> str:
+    """The results page as MyST text: a section a chapter, under its title, which the contents beside it show."""
+    if not results:
+        return f"{HEADER}\nNone yet.\n"
+    return "\n".join([HEADER, *(_section(result, titles.get(result["chapter"], "")) for result in results)])
 
 
-def _section(result: Result) -> str:
+def _section(result: Result, title: str) -> str:
     rows = [f"| {_cell(entry['label'])} | {_number(entry)} | ±{entry['bound']} |" for entry in result["reports"]]
     table = ["| quantity | value | tolerance |", "|:--|--:|--:|", *rows] if rows else ["It reported no number."]
-    return "\n".join([f"## {{doc}}`/notebooks/{result['chapter']}`", "", _circumstances(result), "", *table, ""])
+    heading = title or result["chapter"]
+    link = f"{{doc}}`The chapter </notebooks/{result['chapter']}>`"
+    return "\n".join([f"## {heading}", "", f"{link} was {_circumstances(result)}", "", *table, ""])
 
 
 def _circumstances(result: Result) -> str:
-    """A sentence on where, when and at what cost."""
+    """The rest of a sentence: where, when and at what cost."""
     versions = [f"{name} {result[name]}" for name in ("gensrc", "torch", "python") if result[name]]
-    made = f"Run on {result['date']}" + (f" from commit `{result['commit']}`" if result["commit"] else "")
+    made = f"run on {result['date']}" + (f" from commit `{result['commit']}`" if result["commit"] else "")
     gpu = f" and {result['gpu_peak_mb']} MB on the GPU" if result["gpu_peak_mb"] else ""
     return (
         f"{made} with {', '.join(versions)} on {result['hardware']}: {result['seconds'] / 60:.1f} minutes, "

@@ -104,23 +104,25 @@ def test_what_is_not_there_is_refused(book: Any) -> None:
 
 def test_the_page_has_a_section_a_chapter_with_all_figures() -> None:
     other = result("rate a|b ≈ 7 (±1)", chapter="3-part/01-x", commit="", torch="", gpu_peak_mb=4000)
-    page = results.render([REFERENCE, other])
+    page = results.render([REFERENCE, other], {"2-part/03-vae": "Variational autoencoders"})
     assert page.startswith("# Results of the recorded full runs\n")
     first, second = page.split("\n## ")[1:]
-    assert first.startswith("{doc}`/notebooks/2-part/03-vae`\n")
+    assert first.startswith("Variational autoencoders\n")
+    assert second.startswith("3-part/01-x\n")
     assert (
-        "Run on 2026-11-21 from commit `0123456789ab` with gensrc 0.1.0, torch 2.13.0, python 3.13.1 on "
+        "{doc}`The chapter </notebooks/2-part/03-vae>` was run "
+        "on 2026-11-21 from commit `0123456789ab` with gensrc 0.1.0, torch 2.13.0, python 3.13.1 on "
         "A CPU, 1 thread of 2 cores: 12.5 minutes, 912 MB of memory, 12 claims held." in first
     )
     assert "| test ELBO | -104.10 nats | ±5 % |\n| accuracy | 0.500 | ±0.001 |" in first
     assert "| rate a\\|b | 7 | ±1 |" in second
-    assert "Run on 2026-11-21 with gensrc 0.1.0, python 3.13.1" in second
+    assert "was run on 2026-11-21 with gensrc 0.1.0, python 3.13.1" in second
     assert "912 MB of memory and 4000 MB on the GPU" in second
 
 
 def test_the_page_without_results_and_a_chapter_without_reports() -> None:
-    assert results.render([]).endswith("None yet.\n")
-    assert "It reported no number." in results.render([result()])
+    assert results.render([], {}).endswith("None yet.\n")
+    assert "It reported no number." in results.render([result()], {})
 
 
 def test_all_records_are_loaded_in_order(tmp_path: Path) -> None:
