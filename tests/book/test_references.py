@@ -73,3 +73,7 @@ def test_every_cited_source_is_listed():
     cited = {key for erratum in book.load(ROOT / "book" / "errata.yml") for key in erratum.sources}
     assert len(cited) > 60
     assert cited <= set(ENTRIES)
+
+
+def test_the_page_lists_every_entry_not_only_those_that_the_errata_cite():
+    assert "```{bibliography}\n:all:\n```" in (ROOT / "book" / "bibliography.md").read_text(encoding="utf-8")
