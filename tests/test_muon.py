@@ -76,8 +76,10 @@ def test_a_schedule_reaches_both():
     assert [group["lr"] for group in optimizer.param_groups] == [0.0, 0.0]
 
 
-def test_resumed_training_ends_in_the_same_bits(tmp_path):
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_resumed_training_ends_in_the_same_bits(tmp_path, layout):
     def fit(model: Net, steps: int, **how) -> list[torch.Tensor]:
+        model.to(memory_format=layout)
         optimizer = MuonWithAdam(model)
         training.fit(model, training.Batches(data(), 8, seed=0), steps=steps, optimizer=optimizer, log_every=1, **how)
         return [weight.detach() for weight in model.parameters()]
