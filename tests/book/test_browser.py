@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
@@ -126,20 +127,37 @@ class Record:
     @classmethod
     def of(cls, page) -> "Record":
         record = cls()
-        page.on("request", lambda request: record.asked.append(request.url))
-        page.on("requestfailed", lambda request: record.missing.append(request.url))
-        page.on("response", lambda response: response.status >= 400 and record.missing.append(response.url))
-        page.on("console", lambda message: message.type == "error" and record.errors.append(message.text))
-        page.on("pageerror", lambda error: record.errors.append(str(error)))
+        for event, hear in record.ears().items():
+            page.on(event, hear)
         return record
+
+    @contextmanager
+    def listening(self, page):
+        """Take down what a page does meanwhile; what it breaks off when the next is opened there is not its fault."""
+        ears = self.ears()
+        for event, hear in ears.items():
+            page.on(event, hear)
+        yield
+        for event, hear in ears.items():
+            page.remove_listener(event, hear)
+
+    def ears(self) -> dict[str, Callable]:
+        return {
+            "request": lambda request: self.asked.append(request.url),
+            "requestfailed": lambda request: self.missing.append(request.url),
+            "response": lambda response: response.status >= 400 and self.missing.append(response.url),
+            "console": lambda message: message.type == "error" and self.errors.append(message.text),
+            "pageerror": lambda error: self.errors.append(str(error)),
+        }
 
 
 # --- Every page ------------------------------------------------------------------------------------
 
 MAPS = """[...document.querySelectorAll('.gensrc-explore-map')].map(
     map => [map, map.querySelector('img')].map(e => [e.offsetWidth, e.offsetHeight]))"""
-# In a listing the first word of each colour stands for the rest, which is two thirds of all that axe would look at.
-HIDE_REPEATED_WORDS = """
+# In a listing the first word of each colour stands for the rest, which is two thirds of all that axe would look at;
+# the rest becomes text of the line that it stands in.
+MERGE_REPEATED_WORDS = """
 for (const listing of document.querySelectorAll('pre')) {
   const seen = new Map(), repeated = [];
   for (const word of listing.querySelectorAll('span:not([id], [style], [title], [role], [tabindex])')) {
@@ -150,7 +168,7 @@ for (const listing of document.querySelectorAll('pre')) {
     if (beside.has(style)) repeated.push(word);
     seen.set(word.parentElement, beside.add(style));
   }
-  for (const word of repeated) word.style.visibility = 'hidden';
+  for (const word of repeated) word.replaceWith(word.textContent);
 }"""
 # The one slow rule whose verdict is at most "moderate", which is not asked for.
 AXE_OPTIONS = "{resultTypes: ['violations'], rules: {region: {enabled: false}}}"
@@ -168,14 +186,13 @@ class Visit:
 
 
 def survey(chromium: str, names: list[str], visit: Callable[..., Awaitable[Visit]], **options) -> dict[str, Visit]:
-    """`visit` every page once, several side by side, each side in a context of its own."""
+    """`visit` every page once, several side by side, each side in a window and context of its own."""
     found, left = {}, iter(names)
 
     async def one_after_another(browser) -> None:
-        async with await browser.new_context(**options) as context:
-            for name in left:  # whoever is free takes the next
-                async with await context.new_page() as page:
-                    found[name] = await visit(page, name)
+        page = await browser.new_page(**options)  # one for all, since a window of its own costs as much as a page
+        for name in left:  # whoever is free takes the next
+            found[name] = await visit(page, name)
 
     async def all_sides() -> None:
         async with async_api.async_playwright() as playwright:
@@ -193,7 +210,7 @@ async def examine(page) -> Visit:
     """Measure the maps of an open page, then have axe look at it."""
     await page.evaluate("window.MathJax?.startup?.promise")
     maps = await page.evaluate(MAPS)
-    await page.evaluate(HIDE_REPEATED_WORDS)
+    await page.evaluate(MERGE_REPEATED_WORDS)
     await page.evaluate(AXE.read_text(encoding="utf8"))
     result = await page.evaluate(f"axe.run({AXE_OPTIONS})")
     grave = [fault for fault in result["violations"] if fault["impact"] in ("serious", "critical")]
@@ -204,7 +221,7 @@ async def examine(page) -> Visit:
 async def unfold(page) -> None:
     """Open all that is folded, once the formulas are set."""
     await page.evaluate("window.MathJax?.startup?.promise.then(() => new Promise(requestAnimationFrame))")
-    await page.evaluate("document.querySelectorAll('details').forEach((e) => { e.open = true; })")
+    await page.evaluate("document.querySelectorAll('details:not([open])').forEach(e => { e.open = e.ours = true; })")
 
 
 @pytest.fixture(scope="module")
@@ -212,11 +229,12 @@ def at_desk(chromium, base, pages) -> dict[str, Visit]:
     """Every page in light colours on a desk, scrolled through."""
 
     async def visit(page, name: str) -> Visit:
-        record = Record.of(page)
-        await page.goto(base + name, wait_until="networkidle")
-        await page.evaluate("scrollTo(0, document.body.scrollHeight)")
-        await page.wait_for_load_state("networkidle")
-        visit = await examine(page)
+        record = Record()
+        with record.listening(page):
+            await page.goto(base + name, wait_until="networkidle")
+            await page.evaluate("scrollTo(0, document.body.scrollHeight)")
+            await page.wait_for_load_state("networkidle")
+            visit = await examine(page)
         visit.record = record
         return visit
 
@@ -232,13 +250,16 @@ def on_phone(chromium, base, pages) -> dict[str, Visit]:
     """
 
     async def visit(page, name: str) -> Visit:
+        await page.set_viewport_size(SMALL_PHONE)
         await page.goto(base + name)
-        await page.set_viewport_size(PHONE)
-        visit = await examine(page)
         await unfold(page)
-        for size in (PHONE, SMALL_PHONE):
+        wide = {}
+        for size in (SMALL_PHONE, PHONE):
             await page.set_viewport_size(size)
-            visit.wide[size["width"]] = await page.evaluate("document.documentElement.scrollWidth")
+            wide[size["width"]] = await page.evaluate("document.documentElement.scrollWidth")
+        await page.evaluate("document.querySelectorAll('details').forEach(e => { if (e.ours) e.open = false; })")
+        visit = await examine(page)
+        visit.wide = wide
         return visit
 
     return survey(chromium, pages, visit, viewport=SMALL_PHONE, color_scheme="dark", reduced_motion="reduce")
