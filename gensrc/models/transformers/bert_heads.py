@@ -1,15 +1,15 @@
-"""A pre-trained BERT set to a task: classes of rows, and spans that answer a question.
+"""BERT fine-tuned: heads for text classification and for extractive answers.
 
 Devlin, Chang, Lee and Toutanova, BERT: Pre-training of Deep Bidirectional Transformers
 for Language Understanding, NAACL 2019, is the source of both (figures 4b and 4c).
 
-Deviations: classes are read off the mean of all tokens, not off the first. Nothing has
-taught the vector of the first token to stand for its row, as there is no next-sentence
-task in `gensrc.models.transformers.bert`. So the layer in between, the pooler, starts
-anew as well.
+Deviations: the class is predicted from the mean of all tokens' vectors, not from the
+first one's, which no next-sentence task has trained to represent its row (see
+`gensrc.models.transformers.bert`). So the layer in between, the pooler, is not
+pre-trained either.
 
-Rows of ids are those of `gensrc.models.transformers.bert`; both tasks refuse one of
-nothing but PAD.
+Rows of ids are those of `gensrc.models.transformers.bert`. Both heads raise an error
+for a row of nothing but PAD.
 """
 
 import torch
@@ -22,7 +22,7 @@ from gensrc.models.transformers.bert import Bert, initialise, segments
 
 
 class BertClassifier(nn.Module):
-    """A class for each row, read off the mean of the vectors of its tokens.
+    """Logits of the class of each row, from the mean of its tokens' vectors.
 
     A batch has the label of each row as its last column.
     """
@@ -57,9 +57,9 @@ class BertClassifier(nn.Module):
 
 
 class BertSpanReader(nn.Module):
-    """The part of a row's second text that answers its first: where it starts and ends.
+    """The span of a row's second text that answers its first: first and last token.
 
-    A batch has the places of the answer's first and last token as its last columns.
+    A batch has the positions of the answer's first and last token as its last columns.
     """
 
     def __init__(self, **config: int | float | bool) -> None:
@@ -71,7 +71,9 @@ class BertSpanReader(nn.Module):
     def forward(
         self, ids: Int[Tensor, "batch time"]
     ) -> tuple[Float[Tensor, "batch time"], Float[Tensor, "batch time"]]:
-        """Logits of each place as first and as last; -inf outside the second text.
+        """Logits of each position as first and as last token of the answer.
+
+        They are -inf outside the second text.
 
         Raises ValueError for a row that has no second text.
         """
@@ -120,5 +122,5 @@ def check_rows(ids: Int[Tensor, "batch time"]) -> None:
 
 
 def second_text(ids: Int[Tensor, "batch time"]) -> Bool[Tensor, "batch time"]:
-    """Where the tokens of a row's second text stand."""
+    """True at the tokens of a row's second text."""
     return (segments(ids) == 1) & (ids >= len(SPECIALS))
