@@ -117,7 +117,7 @@ class LogisticMixture(Categorical):
         colour: int,
         temperature: float,
     ) -> Float[Tensor, "n c"]:
-        """All colours: the first number draws the component, the others one colour each.
+        """All colours: the first number draws the component, each other one a colour.
 
         The temperature divides the logits of the components and multiplies the scales.
         """

@@ -21,7 +21,7 @@ def frequencies(
     Raises ValueError for an odd `dim`.
     """
     if dim % 2:
-        raise ValueError(f"positions use pairs of features: {dim} is an odd width")
+        raise ValueError(f"positions go by pairs of features: {dim} is an odd width")
     return 10_000 ** (-torch.arange(0, dim, 2, device=device) / dim)
 
 
