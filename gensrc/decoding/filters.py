@@ -64,7 +64,7 @@ def keep_top_p(
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1], not {top_p}: 1 keeps every token")
     rising, order = logits.sort(-1)
-    # Tokens that are not needed, from the least likely on; the likeliest always is.
+    # Drop the least likely tokens while they sum to at most 1 - p, never the likeliest.
     spare = rising.softmax(-1).cumsum(-1) <= 1 - top_p
     spare[:, -1] = False
     return logits.masked_fill(spare.scatter(-1, order, spare), -math.inf)

@@ -119,14 +119,14 @@ class SceneReader(nn.Module):
     def find(
         self, images: Float[Tensor, "n 3 32 32"]
     ) -> tuple[Int64[Tensor, " m"], Int64[Tensor, "m 2"]]:
-        """The things: number of the picture, in order, and middle in pixels, down and
-        right."""
+        """All things found: index of the picture, in order, and middle in pixels, down
+        and right."""
         heat = self.heat(images)
         hottest = F.max_pool2d(heat, 2 * (APART // 2) + 1, 1, APART // 2)
         peaks = (heat == hottest) & (heat.sigmoid() > PEAK)
         which, rows, columns = peaks.nonzero(as_tuple=True)
         # The logarithm of the heat is a parabola of curvature 1 around the middle, so
-        # its slope at a cell tells how far from there the middle is.
+        # its slope at a cell is the distance of the middle from there.
         log = F.pad(F.logsigmoid(heat), [1] * 4, mode="replicate")
         down = log[which, rows + 2, columns + 1] - log[which, rows, columns + 1]
         right = log[which, rows + 1, columns + 2] - log[which, rows + 1, columns]

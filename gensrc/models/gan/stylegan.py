@@ -164,7 +164,7 @@ def modulated_conv2d(
 
 
 class ModulatedConv2d(nn.Module):
-    """`modulated_conv2d` with learned weights and a style that is linear in the code."""
+    """`modulated_conv2d` with learned weights and a style linear in the code."""
 
     def __init__(
         self,
