@@ -1,4 +1,4 @@
-"""Muon with Adam: torch's updates on flattened kernels, what belongs to whom, and training that goes on to the bit."""
+"""Muon with Adam: torch's updates on flattened kernels, Adam for the rest, training resumed to the bit."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def data() -> torch.Tensor:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_each_step_is_muon_on_rows_and_adam_on_the_rest(layout):
+def test_each_step_is_muon_on_matrices_and_adam_on_the_rest(layout):
     ours, theirs = net().to(memory_format=layout), net()
     kernels = [theirs.conv.weight, theirs.hidden.weight]
     rest = [theirs.conv.bias, theirs.hidden.bias, theirs.out.weight, theirs.out.bias]
@@ -53,7 +53,7 @@ def test_each_step_is_muon_on_rows_and_adam_on_the_rest(layout):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-5)
 
 
-def test_the_first_step_turns_every_direction_alike():
+def test_the_first_step_has_nearly_equal_singular_values():
     model = net()
     before = model.hidden.weight.detach().clone()
     optimizer = MuonWithAdam(model, lr=0.1, weight_decay=0.0)
@@ -66,7 +66,7 @@ def test_the_first_step_turns_every_direction_alike():
     assert step[:3].min() > 0.5
 
 
-def test_a_schedule_reaches_both():
+def test_a_schedule_applies_to_muon_and_adam():
     model = net()
     optimizer = MuonWithAdam(model)
     before = [weight.detach().clone() for weight in model.parameters()]
@@ -91,7 +91,7 @@ def test_resumed_training_ends_in_the_same_bits(tmp_path, layout):
     assert all(torch.equal(one, two) for one, two in zip(whole, resumed, strict=True))
 
 
-def test_no_gradient_is_left_behind():
+def test_zero_grad_clears_all_gradients():
     model = net()
     optimizer = MuonWithAdam(model)
     model.loss(data()).backward()
@@ -106,7 +106,7 @@ def test_a_model_without_matrices_is_refused():
         MuonWithAdam(nn.LayerNorm(3))
 
 
-def test_an_old_torch_is_told(monkeypatch):
+def test_an_old_torch_is_refused(monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon")
     with pytest.raises(RuntimeError, match=r"Muon came with torch 2\.9, this is .*: pip install --upgrade torch"):
         MuonWithAdam(net())
