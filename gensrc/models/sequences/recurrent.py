@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gensrc.models.checks import check_ids, check_sizes, check_temperature
+from gensrc.models.distributions import sample_categorical
 
 State = Tensor | tuple[Tensor, Tensor]
 
@@ -362,10 +363,8 @@ class RecurrentLM(nn.Module):
         drawn = []
         for _ in range(length):
             h, state = self.recurrent(self.embed(last).unsqueeze(1), state)
-            probs = (self.to_logits(h[:, 0]) / temperature).softmax(dim=-1)
-            # Drawn on the CPU: a GPU's generator gives other numbers for a seed.
-            last = torch.multinomial(probs.cpu(), 1, generator=generator)[:, 0].to(
-                where
+            last = sample_categorical(
+                self.to_logits(h[:, 0]), temperature=temperature, generator=generator
             )
             drawn.append(last)
         return torch.stack(drawn, dim=1)

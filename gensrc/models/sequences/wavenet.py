@@ -29,7 +29,11 @@ from gensrc.models.checks import (
     check_sizes,
     check_temperature,
 )
-from gensrc.models.distributions import LEVELS, DiscretizedLogisticMixture
+from gensrc.models.distributions import (
+    LEVELS,
+    DiscretizedLogisticMixture,
+    sample_categorical,
+)
 from gensrc.models.sequences.causal_conv import DilatedStack, FastWaveNetCache
 
 SILENCE = 127
@@ -230,13 +234,11 @@ class WaveNet(nn.Module):
     def _draw(
         self, outputs: Tensor, temperature: float, generator: torch.Generator | None
     ) -> Tensor:
-        """One code a row. Drawn on the CPU: a GPU gives other numbers for a seed."""
+        """One code a row."""
         if self.num_components:
             levels = self._mixture(outputs[:, None], temperature).sample(generator)
             return (levels.flatten() * (LEVELS - 1)).round().long()
-        probs = (outputs / temperature).softmax(1).cpu()
-        drawn = torch.multinomial(probs, 1, generator=generator)[:, 0]
-        return drawn.to(outputs.device)
+        return sample_categorical(outputs, temperature=temperature, generator=generator)
 
     def _silence(self, n: int) -> Tensor:
         where = self.embed.weight.device
