@@ -326,7 +326,7 @@ def test_beams_of_an_encoder_decoder_find_at_least_what_greedy_finds() -> None:
 
 def library(model: GPT) -> nn.Module:
     heads, layers = model.encoder.config.num_heads, model.encoder.config.num_layers
-    sizes = {"n_positions": model.context, "n_embd": model.embed.embedding_dim, "n_head": heads, "n_layer": layers}
+    sizes = {"n_positions": model.max_length, "n_embd": model.embed.embedding_dim, "n_head": heads, "n_layer": layers}
     config = transformers.GPT2Config(
         vocab_size=model.vocab_size, bos_token_id=BOS, eos_token_id=EOS, pad_token_id=PAD, **sizes
     )
