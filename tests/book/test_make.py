@@ -163,12 +163,12 @@ def test_ci_and_make_test_run_every_check(folder: Path) -> None:
         "mypy ",
         "gensrc-book check",
         "gensrc-book status",
-        "-n 2 -m not browser --ignore=tests/book/test_colab.py",
+        "-n 2 -m not browser --ignore=tests/book/release/test_colab.py",
         "gensrc-book site",
         "--nbval -n 2 --dist loadscope notebooks",
         "--nbval notebooks/1-part/03-vae.ipynb",
     ]
-    others = ["-m browser", "tests/book/test_colab.py"]
+    others = ["-m browser", "tests/book/release/test_colab.py"]
     assert [step for step in together if step in others] == others
     assert "--nbval notebooks/1-part/03-vae.ipynb" in together
     assert (ROOT / ".ci/run").read_text().rstrip().endswith("\nmake test")
