@@ -1,25 +1,33 @@
 """Is a chapter's stored output that of the code beside it? Answered from content alone, without torch.
 
-A stamp lists the parts that decide what a run prints, each with a short hash: the code cells, every gensrc
-file that they import (transitively, and of each file what they can reach, see code_reach.py), the data and checkpoints
-that the last run read, the pinned versions of the packages in use, the profile and the seed. Comparing two lists
-names what has changed. Prose, outputs and unrelated code are not in the list.
+Both a quick run, whose outputs the notebook stores, and a full run, whose figures book/results records, are compared
+with what lies in the repository now: a list of the parts that decide what the run prints, each with a short hash. They
+are the code cells; the pieces of gensrc that these can reach (code_reach.py); the data and checkpoints that the run
+read; the pinned versions of the packages in use; the profile and the seed. Prose, outputs and unrelated code are not in
+the list. What counts as a change of code differs, since the two promise different things:
 
-Two things are left out on purpose, since they change with every release and decide nothing: the cell tagged
-`colab`, which only installs gensrc where it is missing, and the line with gensrc's version number. A full run
-does not depend on the quick profile's budgets either, so trimming those leaves its record current.
+- The stored outputs show code as well (`notebook.source`). So the quick list goes by file, and by text: a changed
+  comment or docstring of a piece in use, or its move to another file, makes the chapter stale.
+- A record is a list of figures. So the full list goes by name, and by meaning: of a function, class or constant in use
+  only what Python executes counts. Comments, docstrings and layout do not, nor where it stands: a file that is renamed,
+  and a function that moves to another module unchanged, leave every record current. Of an import it counts what it
+  binds, and under which name. And `run.pick(quick=A, full=B)` is B, so that budgets of the quick profile may change.
+
+Left out of both: the cell tagged `colab`, which only installs gensrc where it is missing, the version number of gensrc,
+and imports that are for type checkers only.
 """
 
 import ast
 import hashlib
 import json
 import sys
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gensrc.book import repository
-from gensrc.book.checks import code_reach
+from gensrc.book.checks import code_reach, meaning
 from gensrc.book.repository import BookError
 
 PACKAGE = "gensrc"
@@ -58,21 +66,53 @@ class Fingerprints:
         self.pins = repository.pins(root)
         self._reader = code_reach.Reader(root, PACKAGE)
         self._files: dict[str, str] = {}
+        self._reached: dict[tuple[str, ...], tuple[list[ast.Module], code_reach.Reach]] = {}
+        self._meanings: dict[code_reach.Piece, str] = {}
 
     def parts(self, code: list[str], files: list[str], profile: str, seed: int) -> Parts:
         """Part -> short hash, for a chapter with these code cells, the last run of which read `files`."""
         reached = self.reached(code)
-        cells = [_as_full(cell, number) for number, cell in enumerate(code, 1)] if profile == "full" else code
-        found = {"profile": profile, "seed": str(seed), "code cells": _short(json.dumps(cells).encode())}
-        for path, pieces in reached.pieces.items():
-            found[path.relative_to(self.root).as_posix()] = _short("\n".join(piece.text for piece in pieces).encode())
+        found = self._by_name(code) if profile == "full" else self._by_file(code)
+        found |= {"profile": profile, "seed": str(seed)}
         found |= {file: self._file(file) for file in files}
         found |= {f"pin {name}": self.pins[name] for name in distributions(reached) if name in self.pins}
         return dict(sorted(found.items()))
 
     def reached(self, code: list[str]) -> code_reach.Reach:
         """What of gensrc the cells can use, and which modules outside it are imported on the way."""
-        return self._reader.reach([_parse(cell, number) for number, cell in enumerate(code, 1)])
+        return self._read(code)[1]
+
+    def _read(self, code: list[str]) -> tuple[list[ast.Module], code_reach.Reach]:
+        key = tuple(code)
+        if key not in self._reached:
+            trees = [_parse(cell, number) for number, cell in enumerate(code, 1)]
+            self._reached[key] = trees, self._reader.reach(trees)
+        return self._reached[key]
+
+    def _by_file(self, code: list[str]) -> Parts:
+        """The parts of the quick profile: the text of what can be reached in each file."""
+        found = {"code cells": _short(json.dumps(code).encode())}
+        for path, pieces in self.reached(code).pieces.items():
+            texts = [piece.text for piece in pieces if not meaning.finds_its_own(piece, PACKAGE)]
+            found[path.relative_to(self.root).as_posix()] = _short("\n".join(texts).encode())
+        return found
+
+    def _by_name(self, code: list[str]) -> Parts:
+        """The parts of the full profile: the meaning of what can be reached under each name, wherever it stands."""
+        trees, reached = self._read(code)
+        cells = [meaning.of(tree.body, PACKAGE) for tree in trees]
+        found = defaultdict(set)
+        for piece in (piece for pieces in reached.pieces.values() for piece in pieces):
+            if not meaning.finds_its_own(piece, PACKAGE):
+                name = " ".join(sorted(piece.binds or ())) or "on import"
+                found[f"code {name}"].add(self._meaning(piece))
+        hashes = {name: _short(json.dumps(sorted(meanings)).encode()) for name, meanings in found.items()}
+        return hashes | {"code cells": _short(json.dumps([cell for cell in cells if cell]).encode())}
+
+    def _meaning(self, piece: code_reach.Piece) -> str:
+        if piece not in self._meanings:
+            self._meanings[piece] = meaning.of(piece.node, PACKAGE)
+        return self._meanings[piece]
 
     def _file(self, file: str) -> str:
         if file not in self._files:
@@ -89,7 +129,7 @@ def distribution(module: str) -> str:
 
 def distributions(reached: code_reach.Reach) -> set[str]:
     """The distributions that bring what lies outside gensrc."""
-    return {distribution(name) for name in reached.imports} - {""}
+    return {distribution(binding.runs) for binding in reached.imports} - {""}
 
 
 def _parse(code: str, number: int) -> ast.Module:
@@ -109,24 +149,6 @@ def _parse_magic(code: str, number: int) -> ast.Module:
         raise BookError(
             f"code cell {number} is not Python, line {error.lineno} of it: {error.msg}; mend it first."
         ) from error
-
-
-def _as_full(code: str, number: int) -> str:
-    """The cell as a full run reads it: with B in place of each `run.pick(quick=A, full=B)`."""
-    picks = [
-        node
-        for node in ast.walk(_parse(code, number))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "pick"
-    ]
-    budgets = [
-        (ast.get_source_segment(code, pick), ast.get_source_segment(code, keyword.value))
-        for pick in picks
-        for keyword in pick.keywords
-        if keyword.arg == "full"
-    ]
-    for whole, full in budgets:
-        code = code.replace(whole or "", full or "", 1)
-    return code
 
 
 def code_of(nb: dict[str, Any]) -> list[str]:

@@ -42,9 +42,14 @@ def _circumstances(result: Result) -> str:
     versions = [f"{name} {result[name]}" for name in ("gensrc", "torch", "python") if result[name]]
     made = f"run on {result['date']}" + (f" from commit `{result['commit']}`" if result["commit"] else "")
     gpu = f" and {result['gpu_peak_mb']} MB on the GPU" if result["gpu_peak_mb"] else ""
+    carried = (
+        f" Its code was rearranged until {result['carried']}, which left every output of the quick profile as it was."
+        if result.get("carried")
+        else ""
+    )
     return (
         f"{made} with {', '.join(versions)} on {result['hardware']}: {result['seconds'] / 60:.1f} minutes, "
-        f"{result['peak_mb']} MB of memory{gpu}, {result['claims']} claims held."
+        f"{result['peak_mb']} MB of memory{gpu}, {result['claims']} claims held.{carried}"
     )
 
 

@@ -1,5 +1,7 @@
 """What makes a chapter stale and what does not, judged by files alone."""
 
+import ast
+import hashlib
 import json
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import pytest
 from nbformat.v4 import new_output
 
 from gensrc.book import repository
-from gensrc.book.checks import staleness
+from gensrc.book.checks import meaning, staleness
 from gensrc.book.repository import BookError
 
 ROOT = Path(__file__).parents[3]
@@ -113,6 +115,54 @@ def test_what_a_module_gains_counts_for_the_chapter_that_uses_it(book: Any) -> N
     assert reasons(book) == ["gensrc/metrics.py"]
     mark(book)
     change(book, "gensrc/metrics.py", "0.5", "0.6")
+    assert reasons(book) == ["gensrc/metrics.py"]
+
+
+@pytest.mark.parametrize(
+    ("module", "spelled_alike"),
+    [
+        ("gensrc/models/vae.py", "def fit(data):\n    return 0\n"),  # vae uses the fit of training
+        ("gensrc/metrics.py", "def data():\n    return 0\n"),  # a parameter of training.fit has this name
+        ("gensrc/training.py", "def train():\n    return 0\n"),  # vae has its own
+        ("gensrc/__init__.py", "if TYPE_CHECKING:\n    import torch\n"),
+    ],
+)
+def test_what_is_only_spelled_like_something_in_use_does_not_count(
+    stamped: Any, module: str, spelled_alike: str
+) -> None:
+    if "def fit" in spelled_alike:  # below, under another name, so that vae keeps the fit that it imports
+        spelled_alike = "class Other:\n    def fit(self):\n        return 0\n"
+    append(stamped, module, spelled_alike)
+    assert reasons(stamped) == []
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "from gensrc import hub\nprint(hub.ELBO)",
+        "from gensrc.hub import ELBO\nprint(ELBO)",
+        "from gensrc import hub as h\nprint(getattr(h, 'ELBO'))",
+        "import gensrc.hub\nprint(gensrc.hub.ELBO)",
+        "def later():\n    from gensrc import hub\n    return [hub.ELBO for hub in [hub]]",
+        "for module in [__import__('gensrc'), *modules()]:\n    pass\nfrom gensrc import hub\nx = [hub]\nx[0].ELBO",
+    ],
+)
+@pytest.mark.parametrize(
+    "hub",
+    [
+        "from gensrc.metrics import ELBO\n",
+        "from .metrics import *\n",
+        "try:\n    from gensrc.metrics import ELBO\nexcept ImportError:\n    ELBO = 0\n",
+        "from gensrc import metrics\nELBO = metrics.ELBO\n",
+    ],
+)
+def test_a_name_is_followed_through_a_module_that_hands_it_on(book: Any, cell: str, hub: str) -> None:
+    book.write("gensrc/hub.py", hub)
+    book.chapter(CHAPTER, cell)
+    mark(book)
+    change(book, "gensrc/metrics.py", "0.5", "0.6")
+    assert reasons(book) == []
+    change(book, "gensrc/metrics.py", "-104.1", "-104.2")
     assert reasons(book) == ["gensrc/metrics.py"]
 
 
@@ -243,18 +293,123 @@ def test_a_module_that_is_no_python_is_named(stamped: Any) -> None:
         reasons(stamped)
 
 
+def record(book: Any, *files: str) -> None:
+    """Record a full run of the chapter as if it had just been made."""
+    kept = {"profile": "full", "seed": 0, "files": list(files)}
+    code = staleness.code_of(book.read(CHAPTER))
+    kept["hash"] = staleness.digest(staleness.Fingerprints(book.root).parts(code, list(files), "full", 0))
+    book.write(f"book/results/{CHAPTER}.json", json.dumps(kept))
+
+
+def full_run(book: Any) -> str:
+    return staleness.status(staleness.Fingerprints(book.root), CHAPTER).full
+
+
+@pytest.fixture
+def recorded(stamped: Any) -> Any:
+    record(stamped, "gensrc/data/other.txt")
+    assert full_run(stamped) == "current"
+    return stamped
+
+
 @pytest.mark.parametrize(
-    ("change", "full"), [("", "current"), ("gensrc/metrics.py", "older code"), ("gensrc/models/gan.py", "current")]
+    ("path", "old", "new"),
+    [
+        ("gensrc/metrics.py", "-104.1", "-104.2"),  # read through others
+        ("gensrc/training.py", "return metrics.ELBO", "return 2 * metrics.ELBO"),
+        ("gensrc/training.py", "def fit(data)", "def fit(data, more=1)"),
+        ("gensrc/training.py", "def fit", "@print\ndef fit"),
+        ("gensrc/training.py", "def fit", "print()\ndef fit"),  # runs with every import
+        ("gensrc/models/vae.py", "import numpy\n", "import torch as numpy\n"),
+        ("gensrc/models/vae.py", "zeros(3)", "zeros(3.0)"),
+        ("gensrc/models/vae.py", "from ..training import fit", "from ..metrics import AUROC as fit"),
+        ("gensrc/data/other.txt", "never", "once"),
+        ("constraints.txt", "numpy==2.3.0", "numpy==2.4.0"),
+    ],
 )
-def test_a_recorded_full_run_is_judged_by_its_content(stamped: Any, change: str, full: str) -> None:
-    prints = staleness.Fingerprints(stamped.root)
-    code = staleness.code_of(stamped.read(CHAPTER))
-    record = {"profile": "full", "seed": 0, "files": ["gensrc/data/other.txt"]}
-    record["hash"] = staleness.digest(prints.parts(code, ["gensrc/data/other.txt"], "full", 0))
-    stamped.write(f"book/results/{CHAPTER}.json", json.dumps(record))
-    if change:
-        append(stamped, change, "print('a change')\n")
-    assert staleness.status(staleness.Fingerprints(stamped.root), CHAPTER).full == full
+def test_a_record_is_old_once_a_full_run_would_execute_something_else(
+    recorded: Any, path: str, old: str, new: str
+) -> None:
+    change(recorded, path, old, new)
+    assert full_run(recorded) == "older code"
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new"),
+    [
+        ("gensrc/models/gan.py", "import torch", "print()"),  # not in use
+        ("gensrc/metrics.py", "AUROC = 0.5", "AUROC = 0.6"),
+        ("gensrc/training.py", "def fit(data):\n", 'def fit(data):\n    """Fit."""\n    # to the data\n'),
+        ("gensrc/training.py", "fit(data)", "fit(\n    data,\n)"),
+        ("gensrc/models/vae.py", "from ..training import fit", "from gensrc.training import fit"),
+        ("gensrc/models/vae.py", "import numpy\n", "import numpy\nfrom gensrc.models import gan\n"),
+        ("gensrc/__init__.py", "0.1", "0.2"),
+    ],
+)
+def test_a_record_stays_current_over_what_python_does_not_execute(recorded: Any, path: str, old: str, new: str) -> None:
+    change(recorded, path, old, new)
+    assert full_run(recorded) == "current"
+
+
+def test_a_changed_docstring_makes_the_stored_outputs_stale_which_may_show_it(recorded: Any) -> None:
+    change(recorded, "gensrc/training.py", "def fit(data):\n", 'def fit(data):\n    """Fit."""\n')
+    assert (reasons(recorded), full_run(recorded)) == (["gensrc/training.py"], "current")
+
+
+def test_a_file_that_moves_leaves_the_record_current(recorded: Any) -> None:
+    (recorded.root / "gensrc/training").mkdir()
+    (recorded.root / "gensrc/training.py").rename(recorded.root / "gensrc/training/loop.py")
+    recorded.write("gensrc/training/__init__.py", "from gensrc.training.loop import fit\n")
+    (recorded.root / "gensrc/models/vae.py").rename(recorded.root / "gensrc/models/latent.py")
+    change(recorded, "gensrc/models/latent.py", "..training", "gensrc.training")
+    edit(recorded, lambda nb: nb.cells[-1].update(source=CELL.replace("import vae", "import latent as vae")))
+    record_before = full_run(recorded)
+    edit(recorded, lambda nb: nb.cells[-1].update(source=CELL.replace("models import vae", "vae import vae")))
+    recorded.write("gensrc/vae/__init__.py", "")
+    (recorded.root / "gensrc/models/latent.py").rename(recorded.root / "gensrc/vae/vae.py")
+    assert (record_before, full_run(recorded)) == ("older code", "current"), "another name is a change, a path is none"
+
+
+def test_a_function_that_moves_to_another_module_leaves_the_record_current(recorded: Any) -> None:
+    change(recorded, "gensrc/training.py", "def fit(data):\n    from gensrc import metrics\n", "def fit(data):\n")
+    change(recorded, "gensrc/training.py", "def fit", "from gensrc import metrics\n\n\ndef fit")
+    record(recorded, "gensrc/data/other.txt")
+    text = (recorded.root / "gensrc/training.py").read_text()
+    recorded.write("gensrc/training.py", "import os\n\ndef data():\n    return os\n")
+    append(recorded, "gensrc/models/gan.py", text.replace("from gensrc import metrics", "from .. import metrics"))
+    change(recorded, "gensrc/models/vae.py", "..training", "gensrc.models.gan")
+    assert full_run(recorded) == "current"
+    assert reasons(recorded), "what notebook.source shows has changed, as it names the file"
+
+
+def test_two_things_of_one_name_both_count(book: Any) -> None:
+    book.write("gensrc/models/gan.py", "def train():\n    return 1\n")
+    book.chapter(CHAPTER, "from gensrc.models import gan, vae\nvae.train(), gan.train()")
+    mark(book)
+    record(book)
+    change(book, "gensrc/models/gan.py", "return 1", "return 2")
+    assert full_run(book) == "older code"
+
+
+def test_the_meaning_of_code_is_the_same_text_on_every_python() -> None:
+    code = """
+@cached(size=3)
+def f(a: int, *, b: "str" = 'x', **c) -> None:
+    'Documented.'
+    from torch import nn as n, optim
+    from gensrc.models import vae as v, gan
+    s = f"{a!r:>{b}} and {{}} {c['d']}" "more"
+    with open(s) as one, two: return lambda x, /, y=-1: (x, *y[1:, ...])
+    try: yield {1: 2, **c}
+    except* (A, B) as e: raise X from e
+    match a:
+        case [P(q=1), *_] | {"k": None}: pass
+"""
+    told = meaning.of(ast.parse(code).body, "gensrc")
+    assert hashlib.sha256(told.encode()).hexdigest()[:16] == "4cee9531fbb32a29"
+    assert "Documented" not in told
+    assert "Import(n=torch.nn,optim=torch.optim)" in told
+    assert "Import(v=vae)" in told
 
 
 @pytest.mark.parametrize(
@@ -271,13 +426,9 @@ def test_a_recorded_full_run_is_judged_by_its_content(stamped: Any, change: str,
 def test_a_full_run_does_not_depend_on_the_quick_budgets(stamped: Any, before: str, after: str, full: str) -> None:
     cell = "n = 400\nsteps = run.pick(quick=400, full=9)\nmore(quick=1)"
     stamped.chapter(CHAPTER, cell)
-    record = {"profile": "full", "seed": 0, "files": []}
-    code = staleness.code_of(stamped.read(CHAPTER))
-    record["hash"] = staleness.digest(staleness.Fingerprints(stamped.root).parts(code, [], "full", 0))
-    stamped.write(f"book/results/{CHAPTER}.json", json.dumps(record))
+    record(stamped)
     stamped.chapter(CHAPTER, cell.replace(before, after))
-    now = staleness.status(staleness.Fingerprints(stamped.root), CHAPTER)
-    assert now.full == full
+    assert full_run(stamped) == full
     quick = [
         staleness.Fingerprints(stamped.root).parts([text], [], "quick", 0)
         for text in (cell, cell.replace(before, after))
