@@ -205,10 +205,19 @@ class _Search:
                 return
             self._run(name, path)
             if depth == len(steps):
-                self.values.add(path)
+                self._use_as_value(path)
                 return
             self._follow_name(path, steps[depth:])  # a package's own name, or
             name = f"{name}.{steps[depth]}"  # a module in it
+
+    def _use_as_value(self, path: Path) -> None:
+        """Whatever is spelled like a name of this module counts from now on, also what `from x import *` hands on."""
+        if path in self.values:
+            return
+        self.values.add(path)
+        for binding in (each for piece in self.reader.module(path).always for each in piece.uses.imports):
+            if binding.name == "*" and self._inside(binding.runs):
+                self._follow(binding.runs, ())
 
     def _follow_name(self, path: Path, chain: tuple[str, ...]) -> None:
         """Take what `chain` refers to in the module at `path`: a piece, or what an import there binds."""
