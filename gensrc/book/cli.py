@@ -52,7 +52,7 @@ def _add_running(commands: argparse._SubParsersAction) -> None:
     one.add_argument("reference", type=Path, help="the record or folder to judge by")
 
     one = _add(commands, "carry", carry, "carry records of full runs over a change of code that changes no output")
-    one.add_argument("before", type=Path, help="a checkout from before the change")
+    one.add_argument("before", type=Path, metavar="FOLDER", help="a checkout from before the change")
     _add_chapters(one, "default: all")
     one.add_argument("--current", type=Path, metavar="FILE", help="what the old `gensrc-book status` printed")
 
