@@ -37,7 +37,10 @@ def test_a_line_in_a_fenced_block_is_no_heading(text: str) -> None:
 
 
 def test_a_fence_ends_only_at_its_own_mark() -> None:
-    assert read("```\n# in\n~~~\n# in\n```` \n# out\n``` not a fence`\n# out too") == [(1, "out"), (1, "out too")]
+    assert read("```\n# in\n~~~\n# in\n```md\n# in\n```` \n# out\n``` not a fence`\n# out too") == [
+        (1, "out"),
+        (1, "out too"),
+    ]
 
 
 @pytest.mark.parametrize("text", ["# A\n\n## B ##\n\n#### C#\n", FENCED + "\n# after", "# `x` # y\n"])

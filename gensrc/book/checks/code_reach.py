@@ -72,6 +72,14 @@ class Module:
     def always(self) -> list[Piece]:
         return [piece for piece in self.pieces if piece.binds is None]
 
+    @cached_property
+    def nested(self) -> dict[str, list[Binding]]:
+        """What imports in the pieces that always run bind: in a block (try: import x), or with `from x import *`."""
+        found: dict[str, list[Binding]] = {}
+        for binding in (each for piece in self.always for each in piece.uses.imports):
+            found.setdefault(binding.name, []).append(binding)
+        return found
+
 
 @dataclass
 class Reach:
@@ -144,7 +152,8 @@ class _Search:
             while self.waiting:
                 self._look_through(*self.waiting.pop())
             for path in list(self.values):
-                for name in self.reader.module(path).by_name.keys() & self.spelled:
+                module = self.reader.module(path)
+                for name in (module.by_name.keys() | module.nested.keys()) & self.spelled:
                     self._follow_name(path, (name,))
         for path, module in self.run.items():
             self.found.pieces[path] = [piece for piece in module.pieces if piece in self.taken]
@@ -215,8 +224,8 @@ class _Search:
         if path in self.values:
             return
         self.values.add(path)
-        for binding in (each for piece in self.reader.module(path).always for each in piece.uses.imports):
-            if binding.name == "*" and self._inside(binding.runs):
+        for binding in self.reader.module(path).nested.get("*", []):
+            if self._inside(binding.runs):
                 self._follow(binding.runs, ())
 
     def _follow_name(self, path: Path, chain: tuple[str, ...]) -> None:
@@ -228,9 +237,8 @@ class _Search:
         pieces = module.by_name.get(chain[0], []) or module.by_name.get("__getattr__", [])
         self._take(pieces, path)
         imports = [binding for piece in pieces if piece.is_import for binding in piece.uses.imports]
-        # Names that an import in a block binds (try: import x), or that come with `from x import *`.
-        nested = [each for piece in module.always for each in piece.uses.imports if each.name in (chain[0], "*")]
-        for binding in (*imports, *nested):
+        imports += [*module.nested.get(chain[0], []), *module.nested.get("*", [])]
+        for binding in imports:
             self._import(binding)
             if binding.name == "*":
                 self._follow(binding.runs, chain)
@@ -250,7 +258,13 @@ class Uses(ast.NodeVisitor):
         self.visit(node)
 
     def visit_Name(self, node: ast.Name) -> None:
-        self._refer(node.id, ())
+        if isinstance(node.ctx, ast.Load):
+            self._refer(node.id, ())
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        if isinstance(node.target, ast.Name):
+            self._refer(node.target.id, ())  # is read before it is written
+        self.generic_visit(node)
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         attributes: list[str] = []

@@ -1,5 +1,10 @@
-"""Executing chapters: what is stored, what is kept of a failure, what is said. Each run starts a kernel."""
+"""Executing chapters: what is stored, what is kept of a failure, what is said.
 
+A kernel takes seconds to start, so what only concerns the storing of a run is tried with cells that run here instead.
+"""
+
+import contextlib
+import io
 import json
 import os
 import signal
@@ -11,7 +16,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nbformat
 import pytest
+from nbformat.v4 import new_output
 
 from gensrc.book.repository import BookError
 from gensrc.book.run import execute, kernel_process, progress
@@ -28,17 +35,44 @@ def chapter(book: Any) -> Any:
     return book
 
 
+@pytest.fixture
+def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells run in this process, and print; nothing else of a kernel is needed for what is stored."""
+
+    def work(run: execute.Run, output: Path, trace: Path) -> dict[str, Any]:
+        nb = nbformat.read(run.path, as_version=4)
+        names: dict[str, Any] = {}
+        for count, cell in enumerate((cell for cell in nb.cells if cell.cell_type == "code"), 1):
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                exec(cell.source, names)
+            if "parameters" in cell.metadata.get("tags", []):
+                names |= run._spec(output)["parameters"]
+            cell.execution_count = count
+            cell.outputs = [new_output("stream", name="stdout", text=said.getvalue())] if said.getvalue() else []
+        nbformat.write(nb, output)
+        facts = {"python": "3.11.0", "torch": "", "gpu": "", "gpu_peak_mb": 0}
+        return facts | {"prefix": sys.prefix, "seconds": 1.0, "peak_mb": 100}
+
+    monkeypatch.setattr(execute.Run, "_work", work)
+
+
 def printed(nb: Any) -> str:
     return "".join(output.get("text", "") for cell in nb.cells for output in cell.get("outputs", []))
 
 
 def test_a_quick_run_replaces_the_notebook_and_stamps_it(chapter: Any) -> None:
+    nb = chapter.read(A)
+    nb.cells.insert(3, nbformat.v4.new_code_cell("import os, gensrc\nprint(os.getcwd())\nprint(gensrc.__file__)"))
+    chapter.save(A, nb)
     status, said = chapter.run("execute")
-    assert (status, said.splitlines()[0]) == (0, f"… {A}: 4 code cells")
+    assert (status, said.splitlines()[0]) == (0, f"… {A}: 5 code cells")
     assert f"✓ {A}: " in said
     assert "MB, outputs stored" in said
     nb = chapter.read(A)
-    assert printed(nb) == "0123456789\ntest ELBO ≈ -104.1 nats (±5 %)\n✓ it is so\n"
+    folder, module, *lines = printed(nb).splitlines()
+    assert lines == ["0123456789", "test ELBO ≈ -104.1 nats (±5 %)", "✓ it is so"]
+    assert folder == str(chapter.path(A).parent), "the notebook's own folder"
+    assert module == str(chapter.root / "gensrc/__init__.py"), "the repository's module"
     stamp = nb.metadata.gensrc
     assert (stamp.chapter, stamp.profile, stamp.seed, stamp.files) == (A, "quick", 0, ["gensrc/data/digits.txt"])
     assert stamp.python == ".".join(map(str, sys.version_info[:3]))
@@ -62,7 +96,10 @@ def test_executing_twice_leaves_the_file_as_it_is(chapter: Any) -> None:
     assert chapter.path(A).read_bytes() == before
 
 
-def test_another_output_brings_a_new_stamp(chapter: Any) -> None:
+@pytest.mark.usefixtures("no_kernel")
+def test_another_output_brings_a_new_stamp(book: Any) -> None:
+    chapter = book
+    chapter.chapter(A, "print('as computed')")
     chapter.run("execute")
     nb = chapter.read(A)
     nb.metadata.gensrc.verified = "2020-01-01"
@@ -90,7 +127,10 @@ def test_a_full_run_leaves_the_notebook_and_records_its_figures(chapter: Any) ->
     assert chapter.run("execute", "--profile", "full") == (0, "Nothing to execute: no chapter is stale.\n")
 
 
-def test_another_seed_touches_neither_notebook_nor_record(chapter: Any) -> None:
+@pytest.mark.usefixtures("no_kernel")
+def test_another_seed_touches_neither_notebook_nor_record(book: Any) -> None:
+    chapter = book
+    chapter.chapter(A, "print((profile, seed))")
     before = chapter.path(A).read_bytes()
     assert chapter.run("execute", A, "--seed", "3")[0] == 0
     assert chapter.run("execute", A, "--seed", "3", "--profile", "full", "--results", "elsewhere")[0] == 0
@@ -101,7 +141,10 @@ def test_another_seed_touches_neither_notebook_nor_record(chapter: Any) -> None:
     assert json.loads((chapter.root / f"elsewhere/{A}.json").read_text(encoding="utf8"))["seed"] == 3
 
 
-def test_a_record_names_its_commit(chapter: Any) -> None:
+@pytest.mark.usefixtures("no_kernel")
+def test_a_record_names_its_commit(book: Any) -> None:
+    chapter = book
+    chapter.chapter(A, "print(1)")
     git = ["git", "-c", "user.name=n", "-c", "user.email=e", "-C", str(chapter.root)]
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "all"]):
         subprocess.run([*git, *command], check=True, capture_output=True)
@@ -136,10 +179,10 @@ def test_a_chapter_that_takes_too_long_is_stopped(book: Any) -> None:
 
 
 def test_the_limit_is_for_the_chapter_not_for_each_cell(book: Any) -> None:
-    book.chapter(A, *["import time\ntime.sleep(2.5)"] * 4)
-    status, said = book.run("execute", "--timeout", "6")
+    book.chapter(A, *["import time\ntime.sleep(1.5)"] * 4)
+    status, said = book.run("execute", "--timeout", "4")
     assert status == 1
-    assert "the time limit of 6 s was reached" in said
+    assert "the time limit of 4 s was reached" in said
 
 
 def test_a_kernel_that_dies_is_told(book: Any) -> None:
@@ -170,6 +213,7 @@ def test_a_warning_beside_the_facts_does_no_harm() -> None:
     assert kernel_process.facts_in(outputs) == {"peak_mb": 3}
 
 
+@pytest.mark.usefixtures("no_kernel")
 def test_a_number_that_is_not_finite_is_not_stored(book: Any) -> None:
     book.chapter(A, "print('loss ≈ nan nats (±5 %)')")
     before = book.path(A).read_bytes()
@@ -179,6 +223,7 @@ def test_a_number_that_is_not_finite_is_not_stored(book: Any) -> None:
     assert book.path(A).read_bytes() == before
 
 
+@pytest.mark.usefixtures("no_kernel")
 def test_a_notebook_that_someone_edits_meanwhile_is_not_overwritten(book: Any) -> None:
     book.chapter(A, f"open({str(book.path(A))!r}, 'a').write(' ')")
     status, said = book.run("execute")
@@ -208,18 +253,7 @@ def test_two_jobs_run_side_by_side_in_processes_of_their_own(book: Any) -> None:
     assert status == 0, said
 
 
-def test_the_working_folder_is_the_notebooks(book: Any) -> None:
-    book.chapter(A, "import os\nprint(os.getcwd())")
-    book.run("execute")
-    assert printed(book.read(A)) == f"{book.path(A).parent}\n"
-
-
-def test_the_kernel_imports_the_repositorys_gensrc(book: Any) -> None:
-    book.chapter(A, "import gensrc\nprint(gensrc.__file__)")
-    book.run("execute")
-    assert printed(book.read(A)) == f"{book.root / 'gensrc/__init__.py'}\n"
-
-
+@pytest.mark.usefixtures("no_kernel")
 def test_versions_other_than_the_pinned_ones_are_noted(book: Any) -> None:
     book.write("constraints.txt", "nbformat==0.1\n")
     book.chapter(A, "import nbformat")
