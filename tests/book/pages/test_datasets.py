@@ -35,6 +35,11 @@ CARD = Card(
 )
 
 
+@pytest.fixture(scope="module")
+def found() -> str:
+    return page(ROOT)
+
+
 def test_a_section_tells_all_that_the_card_tells() -> None:
     found = text([CARD], {})
     for words in (
@@ -53,8 +58,7 @@ def test_a_section_tells_all_that_the_card_tells() -> None:
     assert "demand" not in found.split("## Clouds")[1].lower()
 
 
-def test_the_page_has_every_data_set_of_the_pack() -> None:
-    found = page(ROOT)
+def test_the_page_has_every_data_set_of_the_pack(found: str) -> None:
     assert found.startswith("# Data sets\n")
     for card in cards(ROOT / "gensrc" / "data" / "files"):
         section = found.split(f"\n## {card.title}\n")[1].split("\n## ")[0]
@@ -67,14 +71,13 @@ def test_the_page_has_every_data_set_of_the_pack() -> None:
             assert file.sha256[:12] in section
 
 
-def test_what_is_fetched_is_told_with_its_hosts() -> None:
-    section = page(ROOT).split("## Fashion-MNIST")[1].split("\n## ")[0]
+def test_what_is_fetched_is_told_with_its_hosts(found: str) -> None:
+    section = found.split("## Fashion-MNIST")[1].split("\n## ")[0]
     assert "* - On demand\n  - 60,000 train and 10,000 test" in section
     assert "storage.googleapis.com, raw.githubusercontent.com" in section
 
 
-def test_examples_stand_in_the_section_of_their_data_set() -> None:
-    found = page(ROOT)
+def test_examples_stand_in_the_section_of_their_data_set(found: str) -> None:
     for name, make in EXAMPLES.items():
         section = found.split(f"(data-{name})=\n")[1].split("\n(data-")[0]
         assert "\n".join(make(ROOT)) in section

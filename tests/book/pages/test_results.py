@@ -121,6 +121,12 @@ def test_the_page_has_a_section_a_chapter_with_all_figures() -> None:
     assert "912 MB of memory and 4000 MB on the GPU" in second
 
 
+def test_the_page_says_when_a_record_was_carried_over_a_change_of_code() -> None:
+    assert "Its code was rearranged" not in results.render([REFERENCE], {})
+    page = results.render([REFERENCE | {"carried": "2026-11-28"}], {})
+    assert "Its code was rearranged until 2026-11-28, which left every output of the quick profile as it was." in page
+
+
 def test_the_page_without_results_and_a_chapter_without_reports() -> None:
     assert results.render([], {}).endswith("None yet.\n")
     assert "It reported no number." in results.render([result()], {})

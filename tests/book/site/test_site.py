@@ -315,38 +315,46 @@ def printing(text: str) -> nbformat.NotebookNode:
     return cell
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A book with one chapter that shows figures and printed lines, built once for all tests that only read it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("GENSRC_REPOSITORY", raising=False)
+        patch.delenv("GENSRC_SITE_URL", raising=False)
+        patch.setattr(sphinx, "generated_page", lambda name, root: f"# Page of {name}\n\nText.\n")
+        book = Book(tmp_path_factory.mktemp("book"))
+        text = new_markdown_cell("See {ref}`fig-second`.")
+        lines = printing("✓ so it is\ntest ELBO ≈ -104.1 nats (±5 %)\nx ≈ y and ✓ inside\n")
+        cells = [text, picture("first", "A first figure."), picture("second", "A second figure."), lines]
+        book.chapter("2-gans-to-transformers/03-vae", "The autoencoder", cells=cells, stamp=STAMP)
+        assert "WARNING" not in book.build()
+        assert book.status == 0
+    return book
+
+
 @pytest.mark.slow
-def test_a_chapter_gets_its_number_its_line_and_its_buttons(book):
-    assert "WARNING" not in book.build()
-    assert book.status == 0
-    page = book.page(VAE)
+def test_a_chapter_gets_its_number_its_line_and_its_buttons(built):
+    page = built.page(VAE)
     assert re.search(r"<h1>2\.3 The autoencoder<a", page)
     assert re.search(r'<p class="gensrc-verified">Last verified 4 March 2026 .* 61 s\.</p>', page)
     colab = "https://colab.research.google.com/github/OWNER/generative-ai-from-source/blob/published/"
     assert f'href="{colab}{VAE}.ipynb"' in page
     description = re.search(r'<meta property="og:description" content="([^"]*)"', page)[1]
     assert description.startswith("A text about")
-    assert "no recorded run" not in description
+    assert "Last verified" not in description
 
 
 @pytest.mark.slow
-def test_figures_are_numbered_by_chapter_and_referred_to_by_number(book):
-    text = new_markdown_cell("See {ref}`fig-second`.")
-    cells = [text, picture("first", "A first figure."), picture("second", "A second figure.")]
-    book.chapter("2-gans-to-transformers/03-vae", "The autoencoder", cells=cells)
-    assert "WARNING" not in book.build()
-    page = book.page(VAE)
+def test_figures_are_numbered_by_chapter_and_referred_to_by_number(built):
+    page = built.page(VAE)
     assert re.findall(r'<span class="caption-number">([^<]*)</span>', page) == ["Figure 2.3.1 ", "Figure 2.3.2 "]
     assert re.search(r'href="#fig-second"><span class="std std-ref">Figure 2\.3\.2</span>', page)
     assert 'alt="One pixel of no colour at all."' in page
 
 
 @pytest.mark.slow
-def test_printed_claims_and_measured_values_are_marked(book):
-    cells = [printing("✓ so it is\ntest ELBO ≈ -104.1 nats (±5 %)\nx ≈ y and ✓ inside\n")]
-    book.chapter("2-gans-to-transformers/03-vae", "The autoencoder", cells=cells)
-    book.build()
-    page = book.page(VAE)
+def test_printed_claims_and_measured_values_are_marked(built):
+    page = built.page(VAE)
     assert '<span class="gi">✓</span> so it is' in page
     assert 'test ELBO ≈ <span class="gs">-104.1 nats</span><span class="go"> (±5 %)</span>' in page
     assert "x ≈ y and ✓ inside" in page
@@ -408,13 +416,12 @@ def test_an_unchanged_book_is_not_written_again_but_a_changed_style_sheet_is(boo
 
 
 @pytest.mark.slow
-def test_the_first_address_leads_on_and_can_be_shared(book):
-    book.build()
-    page = book.page("index")
+def test_the_first_address_leads_on_and_can_be_shared(built):
+    page = built.page("index")
     assert '<meta http-equiv="refresh" content="0; url=book/intro.html">' in page
     assert 'property="og:title"' in page
     assert 'content="https://owner.github.io/generative-ai-from-source/_static/card.png"' in page
-    assert (book.html / "_static" / "card.png").exists()
+    assert (built.html / "_static" / "card.png").exists()
 
 
 @pytest.mark.slow
@@ -432,16 +439,15 @@ def test_the_missing_page_belongs_to_the_publishers_address(book, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_page_loads_only_what_it_needs(book):
-    book.build()
-    with_formula, without = book.page(VAE), book.page("book/generated/errata")
+def test_a_page_loads_only_what_it_needs(built):
+    with_formula, without = built.page(VAE), built.page("book/generated/errata")
     assert "vendor/mathjax" in with_formula
     assert "vendor/mathjax" not in without
     for page in (with_formula, without):
         assert "thebe" not in page.lower()
         assert "fontawesome.js" not in page
         assert "searchindex.js" not in page
-    assert "searchindex.js" in book.page("search")
+    assert "searchindex.js" in built.page("search")
 
 
 @pytest.mark.slow
