@@ -13,7 +13,6 @@ import venv
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
@@ -185,30 +184,6 @@ def test_the_cell_keeps_the_rules_for_code_in_chapters() -> None:
 
 
 CONFIG = "repository: {url: https://github.com/OWNER/name, branch: published}\n"
-
-
-def test_a_new_version_writes_its_cell_into_every_chapter_and_nothing_else(book: Any) -> None:
-    book.write("_config.yml", CONFIG)
-    book.chapter("1-part/01-one", "print(1)")
-    _, cell = book.run("cell")
-    assert cell == colab_cell.cell("https://github.com/OWNER/name", gensrc.__version__) + "\n"
-    before = book.read("1-part/01-one")
-
-    assert book.run("cell", "--write") == (0, "wrote the first cell of 1-part/01-one\n")
-
-    after = book.read("1-part/01-one")
-    assert after.cells[1].source + "\n" == cell
-    after.cells[1].source = before.cells[1].source
-    assert after == before
-    assert book.run("cell", "--write") == (0, "")
-
-
-def test_a_chapter_without_a_first_cell_is_told(book: Any) -> None:
-    book.write("_config.yml", CONFIG)
-    book.save("1-part/01-one", nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")]))
-    status, text = book.run("cell", "--write")
-    assert status == 2
-    assert "1-part/01-one: its first code cell is not tagged colab" in text
 
 
 def chapter(folder: Path, *cells: str) -> Path:
