@@ -32,6 +32,13 @@ class Binding(NamedTuple):
     runs: str  # dotted name of the module that it imports; the target may be another one in it
 
     @property
+    def source(self) -> tuple[str, tuple[str, ...]]:
+        """The module that is asked, and the name that it is asked for, if any."""
+        if self.target.startswith(f"{self.runs}."):
+            return self.runs, (self.target.removeprefix(f"{self.runs}."),)
+        return self.target, ()
+
+    @property
     def renames(self) -> bool:
         return self.name != self.target.rpartition(".")[2]
 
@@ -145,7 +152,7 @@ class _Search:
             for binding in cell.uses.imports:
                 self.of_cells.setdefault(binding.name, []).append(binding)
                 if reader.file(binding.target) is None:
-                    self._follow(binding.target, ())  # a cell may use it in a way that is not Python, as %timeit does
+                    self._follow(binding, ())  # a cell may use it in a way that is not Python, as %timeit does
 
     def reach(self) -> Reach:
         while self.waiting:
@@ -169,7 +176,7 @@ class _Search:
             own = [binding for binding in uses.imports if binding.name == chain[0]]
             own = own or (self.of_cells.get(chain[0], []) if path is None else [])
             for binding in own:
-                self._follow(binding.target, chain[1:])
+                self._follow(binding, chain[1:])
             if not own and path is not None:
                 self._follow_name(path, chain)
 
@@ -202,22 +209,22 @@ class _Search:
                 if not piece.is_import:
                     self.waiting.append((piece, path))
 
-    def _follow(self, target: str, rest: tuple[str, ...]) -> None:
-        """Take what the dotted name `target` and the attributes `rest` of it refer to."""
-        if not self._inside(target):
+    def _follow(self, binding: Binding, rest: tuple[str, ...]) -> None:
+        """Take what the attributes `rest` of an imported name refer to, or the name itself if there are none."""
+        module, names = binding.source
+        self._follow_path(module, (*names, *rest))
+
+    def _follow_path(self, module: str, names: tuple[str, ...]) -> None:
+        """Take what `names`, read one from the other, refer to in a module, given by its dotted name."""
+        path = self.reader.file(module) if self._inside(module) else None
+        if path is None:
             return
-        steps = (*target.split("."), *rest)
-        name = steps[0]
-        for depth in range(1, len(steps) + 1):
-            path = self.reader.file(name)
-            if path is None:
-                return
-            self._run(name, path)
-            if depth == len(steps):
-                self._use_as_value(path)
-                return
-            self._follow_name(path, steps[depth:])  # a package's own name, or
-            name = f"{name}.{steps[depth]}"  # a module in it
+        self._run(module, path)
+        if not names:
+            self._use_as_value(path)
+            return
+        self._follow_name(path, names)  # a name of the module's own, or
+        self._follow_path(f"{module}.{names[0]}", names[1:])  # a module in it, if it is a package
 
     def _use_as_value(self, path: Path) -> None:
         """Whatever is spelled like a name of this module counts from now on, also what `from x import *` hands on."""
@@ -226,7 +233,7 @@ class _Search:
         self.values.add(path)
         for binding in self.reader.module(path).nested.get("*", []):
             if self._inside(binding.runs):
-                self._follow(binding.runs, ())
+                self._follow_path(binding.runs, ())
 
     def _follow_name(self, path: Path, chain: tuple[str, ...]) -> None:
         """Take what `chain` refers to in the module at `path`: a piece, or what an import there binds."""
@@ -241,9 +248,9 @@ class _Search:
         for binding in imports:
             self._import(binding)
             if binding.name == "*":
-                self._follow(binding.runs, chain)
+                self._follow_path(binding.runs, chain)
             else:
-                self._follow(binding.target, chain[1:])
+                self._follow(binding, chain[1:])
 
 
 class Uses(ast.NodeVisitor):

@@ -38,6 +38,9 @@ def package(tmp_path: Path) -> Path:
         "tools.py": "A, B = 1, 2\nC = D = 3\nE: int = 4\nif A:\n    F = 5\ndef g(): return B\nA2 = [A]\n",
         "lazy.py": "def __getattr__(name): return h(name)\ndef h(name): return 1\ndef i(): return 2\n",
         "packed/__init__.py": "from .inner import j\nfrom . import inner as k\n",
+        "same/__init__.py": "from p.same.same import same\nfrom p.same import other\nfrom . import same as again\n",
+        "same/same.py": "def same(): return n()\ndef n(): return 1\ndef o(): return 2\n",
+        "same/other.py": "def r(): return 1\n",
         "packed/inner.py": "def j(): return l()\ndef l(): return 1\ndef m(): return 2\n",
     }
     for name, text in files.items():
@@ -53,6 +56,9 @@ def package(tmp_path: Path) -> Path:
         ("from p import tools\ntools.C", "A B C D"),  # what runs on import needs A, which is bound together with B
         ("from p import tools\ntools.E, tools.g", "A B E g"),
         ("from p import lazy\nlazy.anything", "__getattr__ h"),
+        ("from p.same import same\nsame()", "same n"),
+        ("from p import same\nsame.same.same()", "same n"),
+        ("from p.same import other\nother.r()", "other r"),
         ("from p.packed import j", "j l"),
         ("from p import packed\npacked.k.m()", "k m"),
         ("import p.packed.inner\np.packed.inner.m()", "m"),

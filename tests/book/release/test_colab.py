@@ -183,9 +183,6 @@ def test_the_cell_keeps_the_rules_for_code_in_chapters() -> None:
         assert command[0] == "check" or done.stdout == source + "\n"
 
 
-CONFIG = "repository: {url: https://github.com/OWNER/name, branch: published}\n"
-
-
 def chapter(folder: Path, *cells: str) -> Path:
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     nbformat.write(nb, folder / "01-tiny.ipynb")

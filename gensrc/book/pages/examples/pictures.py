@@ -1,6 +1,6 @@
 """Examples of the data sets that are looked at, for the page of data sets. Imports no torch.
 
-Numbers come from the judge's card, the grammars from the modules that parse them, and the pictures are those that
+Numbers come from the scene judge's card, the grammars from the modules that parse them, and the pictures are those that
 tools/draw_data.py drew, with its word for what they show.
 """
 
@@ -82,9 +82,9 @@ def _grammar(module: Path) -> list[str]:
     return ["```text", textwrap.dedent(indented[0]), "```", ""]
 
 
-def _judge(root: Path, names: tuple[str, ...]) -> list[str]:
-    """What the judge of pictures reads right, out of its card."""
-    card = json.loads((root / "gensrc" / "checkpoints" / "judge.json").read_text(encoding="utf8"))
+def _scene_judge(root: Path, names: tuple[str, ...]) -> list[str]:
+    """What the judge of scenes and clips reads right, out of its card."""
+    card = json.loads((root / "gensrc" / "checkpoints" / "scene-reader.json").read_text(encoding="utf8"))
     shares = json.loads(card["about"].split("on test digits: ")[1].rstrip("."))
     parts = [part for part in ATTRIBUTES if part in shares[names[0]]]
     lines = ["| Read right | " + " | ".join(names) + " |", "| --- |" + " ---: |" * len(names)]
@@ -92,8 +92,8 @@ def _judge(root: Path, names: tuple[str, ...]) -> list[str]:
         cells = [f"{100 * shares[name][part]:.2f}\N{NO-BREAK SPACE}%" for name in names]
         lines.append(f"| {ATTRIBUTES[part]} | {' | '.join(cells)} |")
     introduction = (
-        "`gensrc.models.judge` reads pictures and clips without seeing a caption, so that what a model draws can be "
-        "scored. On test digits it gets this right:"
+        "`gensrc.evaluation.scene_judge` reads pictures and clips without seeing a caption, so that what a model draws "
+        "can be scored. On test digits it gets this right:"
     )
     return [introduction, "", *lines, ""]
 
@@ -122,8 +122,8 @@ def _credit(photograph: dict[str, str]) -> str:
 EXAMPLES: dict[str, Callable[[Path], list[str]]] = {
     "mnist": lambda root: _classes(shown(root, "digits"), "handwritten digits"),
     "fashion-mnist": lambda root: _classes(shown(root, "garments"), "garments"),
-    "captioned-digits": lambda root: [*_scenes(root), *_judge(root, ("scenes", "unseen combinations"))],
-    "moving-digits": lambda root: [*_clips(root), *_judge(root, ("clips of 32 pixels", "clips of 64 pixels"))],
+    "captioned-digits": lambda root: [*_scenes(root), *_scene_judge(root, ("scenes", "unseen combinations"))],
+    "moving-digits": lambda root: [*_clips(root), *_scene_judge(root, ("clips of 32 pixels", "clips of 64 pixels"))],
     "emoji": lambda root: _sheets(shown(root, "emoji")),
     "photographs": lambda root: _photographs(shown(root, "photographs")),
 }

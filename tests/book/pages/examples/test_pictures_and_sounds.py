@@ -108,7 +108,7 @@ def test_the_grammars_and_what_is_held_out_are_the_modules(found: dict[str, str]
 
 
 def test_what_the_judge_reads_right_is_what_its_card_says(found: dict[str, str]) -> None:
-    card = json.loads((ROOT / "gensrc" / "checkpoints" / "judge.json").read_text(encoding="utf8"))
+    card = json.loads((ROOT / "gensrc" / "checkpoints" / "scene-reader.json").read_text(encoding="utf8"))
     shares = json.loads(card["about"].split("on test digits: ")[1].rstrip("."))
     for kind, names, last in (
         ("captioned-digits", ("scenes", "unseen combinations"), "scene"),
