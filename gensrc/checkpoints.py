@@ -6,8 +6,6 @@ ever unpickled.
 
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from gensrc import provenance
+from gensrc import atomic, provenance
 
 SHIPPED = Path(__file__).resolve().parent / "checkpoints"
 Model = TypeVar("Model", bound=nn.Module)
@@ -42,7 +40,7 @@ def save_weights(name: str, model: nn.Module, *, config: dict[str, Any], about: 
         raise CheckpointError(f"checkpoint {name} would take {len(data) / 2**20:.1f} MB; 4 MB is the most we ship")
     folder = _writable_folder()
     path = folder / f"{name}.safetensors"
-    write_atomically(path, data)
+    _write(path, data)
     card = {
         "model": type(model).__name__,
         "config": config,
@@ -51,7 +49,7 @@ def save_weights(name: str, model: nn.Module, *, config: dict[str, Any], about: 
         "sha256": hashlib.sha256(data).hexdigest(),
         "bytes": len(data),
     }
-    write_atomically(path.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
+    _write(path.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
     return path
 
 
@@ -93,27 +91,14 @@ def names() -> list[str]:
 def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """Write tensors and text to `path`, whole or not at all."""
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_atomically(path, save(contiguous, metadata=metadata))
+    _write(path, save(contiguous, metadata=metadata))
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to a temporary file beside `path`, then put it in place: no reader ever sees half a file.
-
-    Raises CheckpointError, with the old file untouched, when the disk is full or the folder may not be written.
-    """
-    temporary = None
+def _write(path: Path, data: bytes) -> None:
+    """Write `data` whole or not at all; CheckpointError when the disk is full or the folder may not be written."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
+        atomic.write(path, data)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise CheckpointError(
             f"cannot write {path} ({error.strerror}): make room, or use a folder that may be written"
         ) from error

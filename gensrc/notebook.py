@@ -2,13 +2,12 @@
 
 A chapter prints three kinds of line and nothing else (book/how-to-read.md): exact ones by `print`, measured ones by
 `report`, which carries its own tolerance, and statements of fact by `claim`, which raises where the fact fails.
-`gensrc.book.tolerance` reads these lines back when the chapter is validated.
+`gensrc.report_lines` says what a line looks like, for whoever prints one and for whoever reads it back.
 """
 
 import base64
 import inspect
 import io
-import math
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from gensrc import checkpoints, training
+from gensrc import alt_text, checkpoints, report_lines, training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,32 +94,15 @@ def report(
     Raises ValueError for a value that is not finite, for no or two tolerances, for one that is not positive, and for a
     `retrained` that is not the wider one.
     """
-    value = float(value)
-    if not math.isfinite(value):
-        raise ValueError(f"{label}: {value} is no finite number; a report must have one")
-    if (rel is None) == (abs is None):
-        raise ValueError(f"{label}: give one tolerance, either rel= or abs=")
+    line = report_lines.report_line(label, float(value), unit, rel=rel, abs=abs)
     width = rel if rel is not None else abs
-    assert width is not None
-    if not width > 0:
-        raise ValueError(f"{label}: the tolerance must be positive, not {width}")
-    if retrained is not None and not retrained > width:
-        raise ValueError(f"{label}: retrained={retrained} must be wider than {width}, the tolerance of shipped weights")
-    if retrained is not None and _begun["profile"] == "full":
-        width = retrained
-    tolerance = f"±{100 * width:g} %" if rel is not None else f"±{width:g}"
-    resolved = width * math.fabs(value) if rel is not None else width
-    print(f"{label} ≈ {_rounded(value, resolved)}{' ' if unit else ''}{unit} ({tolerance})")
-
-
-def _rounded(value: float, resolution: float) -> str:
-    """`value` in plain decimals, two digits finer than the leading digit of `resolution`."""
-    if resolution == 0:
-        return f"{value:g}"
-    decimals = 1 - math.floor(math.log10(resolution))
-    if decimals > 12:
-        return f"{value:.3e}"
-    return f"{value:.{max(decimals, 0)}f}"
+    if retrained is not None and width is not None:
+        if not retrained > width:
+            raise ValueError(f"{label}: retrained={retrained} must be wider than {width}, as of shipped weights")
+        if _begun["profile"] == "full":
+            bound = {"abs": retrained} if rel is None else {"rel": retrained}
+            line = report_lines.report_line(label, float(value), unit, **bound)
+    print(line)
 
 
 def claim(sentence: str, condition: Any) -> None:
@@ -135,7 +117,7 @@ def claim(sentence: str, condition: Any) -> None:
         raise TypeError(f"claim needs True or False, not {type(condition).__name__}: {sentence}")
     if not condition:
         raise ClaimError(f"not so: {sentence}")
-    print(f"✓ {sentence}")
+    print(report_lines.claim_line(sentence))
 
 
 def trained(
@@ -183,15 +165,17 @@ def figure(fig: "Figure", *, name: str, caption: str, alt: str, kind: str = "plo
     `kind` says how the figure behaves on a dark page: a "plot" (lines, bars, points on nothing) may be inverted, a
     "picture" (digits, photographs) may not. One figure a cell: the site numbers and links them by `name`.
 
-    Raises ValueError for an unknown kind, an empty caption, or an alt text of under 20 characters.
+    Raises ValueError for an unknown kind, an empty caption, or an alt text that says too little.
     """
     import matplotlib.pyplot as plt
     from IPython.display import display
 
     if kind not in ("plot", "picture"):
         raise ValueError(f"kind must be 'plot' or 'picture', not {kind!r}")
-    if not caption.strip() or len(alt.strip()) < 20:
-        raise ValueError(f"figure {name!r} needs a caption, and an alt text that says what is seen (20 characters)")
+    if not caption.strip() or not alt_text.says_enough(alt):
+        raise ValueError(
+            f"figure {name!r} needs a caption, and an alt text that says what is seen ({alt_text.LEAST} characters)"
+        )
     png = io.BytesIO()
     # No software stamp: the same picture is the same bytes with another version of matplotlib's writer.
     fig.savefig(png, format="png", metadata={"Software": None}, transparent=kind == "plot", bbox_inches="tight")
