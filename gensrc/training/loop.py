@@ -1,5 +1,6 @@
 """The loop that every training goes through, and its fronts for one model and for long texts."""
 
+import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from tqdm.auto import tqdm
 
 from gensrc.training import resume
 from gensrc.training.batches import to_device, tree_map
-from gensrc.training.history import Callback, History, Losses, check_weights, note
+from gensrc.training.history import Callback, History, Losses, TrainingError, check_weights, note
 from gensrc.training.precision import Precision
 from gensrc.training.precision import precision as fastest
 from gensrc.training.schedules import Schedule
@@ -109,7 +110,7 @@ def fit_tbptt(
     where = next(model.parameters()).device
     autocast = (precision or Precision(where.type, bfloat16=False)).autocast
     optimizers = _as_list(optimizer, model)
-    windows = Windows(rows.to(where), window)
+    windows = Windows(rows.to(where), window, model)
 
     def update() -> Losses:
         with autocast():
@@ -145,10 +146,11 @@ class Windows:
     Raises ValueError unless `window` lies between 1 and the length of the texts.
     """
 
-    def __init__(self, rows: Tensor, window: int) -> None:
+    def __init__(self, rows: Tensor, window: int, model: nn.Module) -> None:
         if not 1 <= window <= rows.shape[1]:
             raise ValueError(f"window must lie between 1 and the {rows.shape[1]} tokens of a text, not {window}")
-        self.rows, self.window, self.start, self.carry = rows, window, 0, None
+        self.rows, self.window, self.model = rows, window, model
+        self.start, self.carry = 0, None
 
     def __next__(self) -> tuple[Tensor, Any]:
         if self.start >= self.rows.shape[1]:
@@ -158,15 +160,23 @@ class Windows:
         return tokens, self.carry
 
     def state_dict(self) -> dict[str, Any]:
-        return {"start": self.start, "window": self.window, "carry": self.carry}
+        parts: list[Tensor] = []
+        tree_map(parts.append, self.carry)
+        return {"start": self.start, "window": self.window, "carry": parts}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if state["window"] != self.window:
-            raise resume.TrainingError(
+            raise TrainingError(
                 f"the checkpoint was made with window={state['window']}, this run has {self.window}: use the same, or "
                 "another checkpoint file"
             )
-        self.start, self.carry = state["start"], tree_map(lambda kept: kept.to(self.rows.device), state["carry"])
+        self.start, self.carry = state["start"], None
+        if state["carry"]:
+            # What a model carries on may be of any type: one token tells of which.
+            with torch.no_grad():
+                _, carry = copy.deepcopy(self.model).window_loss(self.rows[:, :1], None)  # type: ignore[operator]
+            parts = iter(state["carry"])
+            self.carry = tree_map(lambda like: next(parts).to(like.device), carry)
 
 
 # --- the loop -----------------------------------------------------------------------------------------------------
