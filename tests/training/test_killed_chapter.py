@@ -1,15 +1,11 @@
 """A chapter's full run that is killed goes on where it was when it is started again, to the same bits."""
 
 import os
-import signal
 import subprocess
 import sys
-from pathlib import Path
-
-import pytest
 
 CHAPTER = """
-import os, signal, sys
+import os, signal
 from pathlib import Path
 
 import torch
@@ -44,55 +40,43 @@ def learn(model):
                      callbacks=(count,))
 
 
-run = notebook.start("part/chapter", profile="full", seed=int(sys.argv[1]))
+run = notebook.start("part/chapter", profile="full", seed=0)
 model = notebook.trained(run, "net", Net, config={}, about="a net", train=learn)
 print(len(steps_made), *(repr(float(value)) for weight in model.parameters() for value in weight.flatten()))
 """
 
 
-def start(folder: Path, *, killed_at: int = 0, seed: int = 0, text: str = CHAPTER):
-    folder.mkdir(exist_ok=True)
-    (folder / "chapter.py").write_text(text)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "KILLED_AT": str(killed_at), "TQDM_DISABLE": "1"}
-    return subprocess.run(
-        [sys.executable, "chapter.py", str(seed)], cwd=folder, env=environment, capture_output=True, text=True
-    )
+# Each run is a process of its own, forked from one that has imported torch.
+RUNS = """
+import os, runpy, sys
+from pathlib import Path
+
+from gensrc import notebook
+
+for killed_at in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        os.environ["KILLED_AT"] = killed_at
+        runpy.run_path("chapter.py", run_name="__main__")
+        sys.stdout.flush()
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    kept = sorted(path.name for path in Path("gensrc-output/training").rglob("*.safetensors"))
+    print("ended with", status, "and keeps", *kept, flush=True)
+"""
 
 
-def result(done: subprocess.CompletedProcess) -> tuple[int, str]:
-    assert done.returncode == 0, done.stderr
-    count, weights = done.stdout.split(" ", 1)
-    return int(count), weights
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory) -> str:
-    entries, weights = result(start(tmp_path_factory.mktemp("whole")))
-    assert entries == 8 + 12
-    return weights
-
-
-def kept(folder: Path) -> list[str]:
-    return sorted(path.name for path in (folder / "gensrc-output" / "training").rglob("*.safetensors"))
-
-
-def test_a_run_that_is_killed_ends_in_the_same_bits_when_it_is_started_again(tmp_path, uninterrupted):
-    assert start(tmp_path, killed_at=5).returncode == -signal.SIGKILL
-    assert kept(tmp_path) == ["1.safetensors"]
-    assert start(tmp_path, killed_at=9).returncode == -signal.SIGKILL, "in the second training"
-    assert kept(tmp_path) == ["1.safetensors", "2.safetensors"]
-    entries, weights = result(start(tmp_path))
-    assert weights == uninterrupted
-    assert entries == 20 - 4 - 8, "what was saved is not done again"
-    assert kept(tmp_path) == [], "it is removed when the weights are saved"
-    assert (tmp_path / "gensrc-output" / "net.safetensors").exists()
-
-
-def test_progress_that_other_code_or_another_seed_made_is_not_taken_up(tmp_path):
-    start(tmp_path, killed_at=5)
-    changed = CHAPTER.replace("0.1 * torch.randn", "0.2 * torch.randn")
-    afresh = result(start(tmp_path / "other", text=changed))
-    assert result(start(tmp_path, seed=1))[0] == 20
-    assert kept(tmp_path) == ["1.safetensors"], "that of seed 0 is still there"
-    assert result(start(tmp_path, text=changed)) == afresh
-    assert kept(tmp_path) == [], "and what the old code has left is removed"
+def test_a_run_that_is_killed_ends_in_the_same_bits_when_it_is_started_again(tmp_path):
+    (tmp_path / "chapter.py").write_text(CHAPTER)
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    runs = [sys.executable, "-c", RUNS, "0", "5", "9", "0"]
+    done = subprocess.run(runs, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    whole, end, killed, killed_again, resumed, end_of_resumed = done.stdout.splitlines()
+    assert end == end_of_resumed == "ended with 0 and keeps", "progress is removed when the weights are saved"
+    assert killed == "ended with -9 and keeps 1.safetensors"
+    assert killed_again == "ended with -9 and keeps 1.safetensors 2.safetensors", "in the second training"
+    entries, weights = whole.split(" ", 1)
+    entries_after, weights_after = resumed.split(" ", 1)
+    assert weights_after == weights
+    assert int(entries) == 8 + 12
+    assert int(entries_after) == 20 - 4 - 8, "what was saved is not done again"
