@@ -8,7 +8,7 @@ handed on here.
 from gensrc.training.batches import Batches, BatchSource, RaggedBatches, Stages, pad
 from gensrc.training.gan import GanRules, fit_gan
 from gensrc.training.history import GanHistory, History, Snapshots, TrainingError
-from gensrc.training.loop import Options, fit, fit_tbptt
+from gensrc.training.loop import Options, fit, fit_tbptt, fit_updates
 from gensrc.training.muon import Muon, muon_with_adam
 from gensrc.training.precision import Precision, device, precision, seed_everything
 from gensrc.training.resume import keep_progress
@@ -33,6 +33,7 @@ __all__ = [
     "fit",
     "fit_gan",
     "fit_tbptt",
+    "fit_updates",
     "keep_progress",
     "muon_with_adam",
     "pad",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -40,7 +41,11 @@ class GanHistory:
     """D(G(z)), the same of generated examples."""
 
 
-def note(history: History | GanHistory, step: int, seen: Sequence[Losses]) -> None:
+class NamedHistory(SimpleNamespace):
+    """The same of a training whose updates name their own losses: `step`, and a list for each of these names."""
+
+
+def note(history: Any, step: int, seen: Sequence[Losses]) -> None:
     """Add the means of the losses of the steps up to `step`.
 
     Raises TrainingError if one of them is not finite, naming the first such step.
@@ -58,7 +63,7 @@ def note(history: History | GanHistory, step: int, seen: Sequence[Losses]) -> No
         )
     history.step.append(step)
     for name, column in zip(names, values.unbind(1), strict=True):
-        getattr(history, name).append(float(sum(column)) / len(seen))
+        vars(history).setdefault(name, []).append(float(sum(column)) / len(seen))
 
 
 def check_weights(model: nn.Module, optimizers: Sequence[torch.optim.Optimizer], step: int) -> None:

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from gensrc.training import resume
 from gensrc.training.batches import to_device, tree_map
-from gensrc.training.history import Callback, History, Losses, TrainingError, check_weights, note
+from gensrc.training.history import Callback, History, Losses, NamedHistory, TrainingError, check_weights, note
 from gensrc.training.precision import Precision
 from gensrc.training.precision import precision as fastest
 from gensrc.training.schedules import Schedule
@@ -122,6 +122,29 @@ def fit_tbptt(
     model.train()
     history = History()
     return run(update, resume.State(model, optimizers, windows, history), steps, Options(**options))
+
+
+def fit_updates(
+    update: Callable[..., Losses],
+    model: nn.Module,
+    batches: Any,
+    *,
+    steps: int,
+    optimizers: Sequence[torch.optim.Optimizer],
+    **options: Any,
+) -> NamedHistory:
+    """The loop around an update that is written by hand, for trainings that are neither `fit`'s nor `fit_gan`'s.
+
+    update: called as update(step, *batch) with the number of steps done; it changes the weights by itself, and returns
+        losses by name, scalars that are detached.
+    model: all networks that the update changes, such as an nn.ModuleList; they stay in the mode in which they are.
+    optimizers: all that the update uses. options: as in `fit`.
+
+    Returns the means of the losses by their names. Raises TrainingError as `fit` does.
+    """
+    where = next(model.parameters()).device
+    state = resume.State(model, optimizers, batches, NamedHistory(step=[]))
+    return run(lambda: update(state.done, *to_device(next(batches), where)), state, steps, Options(**options))
 
 
 def _as_list(optimizer: Optimizers, model: nn.Module) -> list[torch.optim.Optimizer]:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from gensrc.checkpoints import write_safetensors
-from gensrc.training.history import Callback, GanHistory, History, TrainingError
+from gensrc.training.history import Callback, TrainingError
 
 
 @dataclass
@@ -31,7 +31,7 @@ class State:
     model: nn.Module
     optimizers: Sequence[torch.optim.Optimizer]
     batches: Any
-    history: History | GanHistory
+    history: Any
     callbacks: Sequence[Callback] = ()
     done: int = 0
     """How many steps have been made."""
@@ -82,7 +82,7 @@ class State:
         for callback, state in zip(self._with_state(), _put_back(card["callbacks"], tensors), strict=True):
             callback.load_state_dict(state)
         for name, values in card["history"].items():
-            getattr(self.history, name)[:] = values
+            vars(self.history).setdefault(name, [])[:] = values
         _set_random_state(_put_back(card["random"], tensors))
         self.done = int(card["step"])
 

@@ -247,3 +247,37 @@ def test_a_gradient_that_breaks_the_weights_in_the_last_step_is_told():
 
     with pytest.raises(training.TrainingError, match="after step 1, weight"):
         training.fit(Breaks(), training.Batches(torch.ones(4, 1), batch_size=2), steps=1)
+
+
+def test_updates_written_by_hand_go_through_the_same_loop(tmp_path):
+    def run(steps, **options):
+        torch.manual_seed(0)
+        models = nn.ModuleList([Line(), Line()])
+        optimizers = [sgd(models[0], 0.1), torch.optim.Adam(models[1].parameters(), lr=0.1)]
+
+        def update(step, batch):
+            losses = [model.loss(batch) for model in models]
+            for optimizer, loss in zip(optimizers, losses, strict=True):
+                optimizer.zero_grad()
+                (loss * (1 + step)).backward()
+                optimizer.step()
+            return {"first": losses[0].detach(), "second": losses[1].detach()}
+
+        batches = training.Batches(torch.arange(6.0).view(6, 1), batch_size=2)
+        history = training.fit_updates(
+            update, models, batches, steps=steps, optimizers=optimizers, log_every=1, **options
+        )
+        return history, [model.weight.item() for model in models]
+
+    history, whole = run(6)
+    run(3, checkpoint=tmp_path / "half.safetensors")
+    resumed, weights = run(6, checkpoint=tmp_path / "half.safetensors")
+    assert weights == whole
+    assert vars(resumed) == vars(history)
+    assert history.step == [1, 2, 3, 4, 5, 6]
+    model, data = Line(), training.Batches(torch.arange(6.0).view(6, 1), batch_size=2)
+    for step in range(6):
+        (batch,) = next(data)
+        with torch.no_grad():
+            model.weight -= 0.1 * (1 + step) * 2 * (model.weight - batch).mean()
+    assert whole[0] == pytest.approx(model.weight.item(), rel=1e-5)
