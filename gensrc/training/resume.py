@@ -153,7 +153,8 @@ def _put_back(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, list):
         return [_put_back(each, tensors) for each in value]
     if isinstance(value, dict) and "tensor" in value:
-        return tensors[value["tensor"]]
+        # A copy, as a tensor in the middle of a file may be aligned otherwise, and then sums come in another order.
+        return tensors[value["tensor"]].clone()
     if isinstance(value, dict):
         return {key: _put_back(each, tensors) for key, each in value["dict"].items()}
     return value
