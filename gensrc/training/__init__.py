@@ -10,11 +10,12 @@ from gensrc.training.gan import GanRules, fit_gan
 from gensrc.training.history import GanHistory, History, Snapshots, TrainingError
 from gensrc.training.loop import Options, fit, fit_tbptt, fit_updates
 from gensrc.training.muon import Muon, muon_with_adam
-from gensrc.training.precision import Precision, device, precision, seed_everything
+from gensrc.training.precision import FLOAT32, Precision, device, precision, seed_everything
 from gensrc.training.resume import keep_progress
 from gensrc.training.schedules import cosine, decay_groups, warmup_cosine
 
 __all__ = [
+    "FLOAT32",
     "BatchSource",
     "Batches",
     "GanHistory",

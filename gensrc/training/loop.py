@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from gensrc.training import resume
 from gensrc.training.batches import to_device, tree_map
 from gensrc.training.history import Callback, History, Losses, NamedHistory, TrainingError, check_weights, note
-from gensrc.training.precision import Precision
+from gensrc.training.precision import FLOAT32, Precision
 from gensrc.training.precision import precision as fastest
 from gensrc.training.schedules import Schedule
 
@@ -108,7 +108,7 @@ def fit_tbptt(
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
     where = next(model.parameters()).device
-    autocast = (precision or Precision(where.type, bfloat16=False)).autocast
+    autocast = (precision or FLOAT32).autocast
     optimizers = _as_list(optimizer, model)
     windows = Windows(rows.to(where), window, model)
 

@@ -38,6 +38,10 @@ class Precision:
         return "bfloat16" if self.bfloat16 else "float32"
 
 
+FLOAT32 = Precision("cpu", bfloat16=False)
+"""Plain float32, on any device."""
+
+
 def precision(device: torch.device) -> Precision:
     """The fastest sound arithmetic of `device`: bfloat16 where the hardware multiplies it, else float32.
 
