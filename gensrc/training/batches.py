@@ -118,7 +118,7 @@ def pad(rows: Sequence[Tensor], value: int, *, length: int | None = None) -> Ten
     longest = max(len(row) for row in rows)
     if length is not None and longest > length:
         raise ValueError(f"a row has {longest} entries, more than length={length}")
-    if any(bool((row == value).any()) for row in rows):
+    if bool((torch.cat(list(rows)) == value).any()):
         raise ValueError(f"a row holds {value}, which is to mean that nothing is there")
     padded = pad_sequence(list(rows), batch_first=True, padding_value=value)
     wanted = longest if length is None else length
