@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gensrc import checkpoints
-from gensrc.models import vae
+from gensrc.models.vae import vae
 
 CONFIG = {"hidden_dim": 8, "latent_dim": 2}
 
