@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gensrc.models import adversarial
+from gensrc.models.gan import adversarial
 from gensrc.training import resume
 from gensrc.training.batches import to_device
 from gensrc.training.history import GanHistory, Losses
@@ -53,7 +53,7 @@ def fit_gan(
 ) -> GanHistory:
     """Play `steps` rounds of an adversarial game: updates of D, then one of G.
 
-    generator: needs a method `noise(n)`, the discriminator one logit an example (`models.gan` has both).
+    generator: needs a method `noise(n)`, the discriminator one logit an example (`models.gan.dcgan` has both).
     batches: tuples of examples, or of examples and labels, which both players are then given; fakes get the labels of
         the batch.
     optimizers: of D and of G; Adam with learning rate 2e-4 and betas (0.5, 0.999), as in DCGAN, if not given.
@@ -87,7 +87,7 @@ def fit_gan(
         z = generator.noise(len(real))  # type: ignore[operator]
         loss = adversarial.update_generator(generator, discriminator, optimizers[1], z, labels, **how)
         if ema is not None:
-            adversarial.update_average(ema, generator, warmed_up(ema_decay, state.done + 1))
+            adversarial.update_ema(ema, generator, warmed_up(ema_decay, state.done + 1))
         return {
             "discriminator_loss": verdict.loss,
             "generator_loss": loss,

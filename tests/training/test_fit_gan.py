@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from gensrc import training
-from gensrc.models import adversarial
+from gensrc.models.gan import adversarial
 
 
 class Painter(nn.Module):
