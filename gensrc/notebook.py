@@ -6,8 +6,12 @@ A chapter prints three kinds of line and nothing else (book/how-to-read.md): exa
 """
 
 import base64
+import hashlib
 import inspect
 import io
+import json
+import shutil
+import sys
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -135,16 +139,48 @@ def trained(
     profiles show the very same weights, rounded as they are shipped. `about` says in a sentence how it was trained.
     Only seed 0 is shipped: a full run with another seed shows what it has trained and overwrites nothing.
 
+    A full run that is cut off goes on where it was when it is started again, to the same bits: what `train` does by
+    `training.fit`, `fit_gan` and `fit_tbptt` is saved every minute. Progress that was made by other code is not used.
+
     Raises CheckpointError as `checkpoints.load_weights` does.
     """
     if run.full:
         torch.manual_seed(run.seed)
         model = kind(**config).to(run.device)
-        train(model)
+        progress = _progress_folder(run, name, [kind.__name__, config, about])
+        with training.keep_progress(progress):
+            train(model)
         if run.seed != 0:
+            shutil.rmtree(progress, ignore_errors=True)
             return model.cpu().eval()
         checkpoints.save_weights(name, model, config=config, about=about)
+        shutil.rmtree(progress, ignore_errors=True)
     return checkpoints.load_weights(name, kind(**config), config=config)
+
+
+def _progress_folder(run: Run, name: str, what: list[Any]) -> Path:
+    """Where the progress of a training is kept; what an older version of the code has left there is removed."""
+    package = Path(__file__).resolve().parent
+    code = [path.read_bytes() for path in sorted(package.rglob("*.py")) if "book" not in path.parts]
+    told = json.dumps([run.chapter, run.seed, what, _program()], default=str).encode()
+    digest = hashlib.sha256(b"".join([told, *code])).hexdigest()[:16]
+    repository = checkpoints.SHIPPED.parents[1]
+    base = repository / "_build" if (repository / "pyproject.toml").exists() else Path("gensrc-output")
+    of_seed = base / "training" / f"{name}-seed-{run.seed}"
+    for stale in of_seed.glob("*"):
+        if stale.name != digest:
+            shutil.rmtree(stale, ignore_errors=True)
+    return of_seed / digest
+
+
+def _program() -> str:
+    """The code that runs: the notebook's cells up to this one, or the script."""
+    interactive = sys.modules.get("IPython")
+    shell = interactive.get_ipython() if interactive else None
+    if shell is not None:
+        return "\n".join(shell.user_ns.get("In", []))
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    return Path(script).read_text(encoding="utf8") if script else ""
 
 
 def source(*objects: Callable[..., Any] | type) -> None:

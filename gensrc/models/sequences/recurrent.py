@@ -317,6 +317,16 @@ class RecurrentLM(nn.Module):
         """-log p(x) / time in nats per token, mean over texts that begin here."""
         return _cross_entropy(self(batch)[0], batch)
 
+    def window_loss(
+        self, tokens: Int[Tensor, "batch time"], carry: Carry | None = None
+    ) -> tuple[Float[Tensor, ""], Carry]:
+        """The loss of a window of long texts, in nats per token, and what to carry on.
+
+        carry: as in `forward`; detach it, so that no gradient crosses windows.
+        """
+        logits, carry = self(tokens, carry)
+        return _cross_entropy(logits, tokens), carry
+
     def truncated(
         self, batch: Int[Tensor, "batch time"], *, window: int
     ) -> Iterator[Float[Tensor, ""]]:
@@ -334,8 +344,8 @@ class RecurrentLM(nn.Module):
             )
         carry = None
         for piece in batch.split(window, dim=1):
-            logits, carry = self(piece, carry)
-            yield _cross_entropy(logits, piece)
+            loss, carry = self.window_loss(piece, carry)
+            yield loss
             carry = carry.detach()
 
     @torch.no_grad()

@@ -16,7 +16,6 @@ Shapes: `outputs` numbers describe the distribution of a sample.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -38,16 +37,6 @@ from gensrc.models.sequences.causal_conv import DilatedStack, FastWaveNetCache
 
 SILENCE = 127
 """The mu-law code of a sample of 0."""
-
-
-class Labelled(NamedTuple):
-    """A batch with classes, for `loss`."""
-
-    codes: Tensor
-    labels: Tensor
-
-    def to(self, device: torch.device) -> "Labelled":
-        return Labelled(self.codes.to(device), self.labels.to(device))
 
 
 class WaveNet(nn.Module):
@@ -154,15 +143,18 @@ class WaveNet(nn.Module):
         every = torch.arange(LEVELS, device=outputs.device).unsqueeze(1)
         return self._log_prob(outputs.expand(LEVELS, -1, -1), every)[:, 0].exp()
 
-    def loss(self, batch: Tensor | Labelled) -> Float[Tensor, ""]:
-        """-log p in nats a sample, mean over pieces, "batch time", of recordings.
+    def loss(
+        self,
+        codes: Int[Tensor, "batch time"],
+        labels: Int[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """-log p in nats a sample, mean over pieces of recordings.
 
         The first `receptive_field` codes of a piece are given and not judged: what came
         before them is not known, and was no silence.
 
         Raises ValueError for pieces that leave nothing to judge, and as `forward` does.
         """
-        codes, labels = batch if isinstance(batch, Labelled) else (batch, None)
         self._check(codes, labels)
         given = self.receptive_field
         if codes.shape[1] <= given:
