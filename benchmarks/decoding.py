@@ -3,7 +3,7 @@
     python benchmarks/decoding.py [--threads 1] [--rounds 5] [--tokens 512] [--widths 128 256] [--layers 4]
 
 All sides are one GPT with the same weights (random ones: what a text says costs nothing) and write the same tokens,
-greedily, after a prompt of 8: ours with the cache of `gensrc.cache`; ours computing everything anew for each token; and
+greedily, after a prompt of 8: ours with its cache; ours computing everything anew for each token; and
 `GPT2LMHeadModel.generate` with its own cache and its own defaults. They take turns in one process. Medians and ratios
 are printed; the ratios are what counts, as times depend on the machine. With one thread they are of the processor, so
 that what else the machine does counts for less; with more they are of the clock. Texts are written one at a time and
@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, logging
 
 from gensrc.decoding import generate
-from gensrc.models.language import GPT, to_gpt2
+from gensrc.models.transformers.gpt import GPT, to_gpt2
 
 VOCAB, PROMPT = 80, 8
 
@@ -28,7 +28,7 @@ VOCAB, PROMPT = 80, 8
 def pair(context: int, width: int, layers: int) -> tuple[GPT, GPT2LMHeadModel]:
     torch.manual_seed(0)
     heads = width // 32
-    ours = GPT(vocab_size=VOCAB, context=context, embed_dim=width, num_heads=heads, num_layers=layers).eval()
+    ours = GPT(vocab_size=VOCAB, max_length=context, embed_dim=width, num_heads=heads, num_layers=layers).eval()
     with torch.no_grad():
         for weight in ours.parameters():
             if weight.ndim > 1:

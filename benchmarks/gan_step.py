@@ -22,15 +22,15 @@ import torch
 import torch.nn.functional as F
 
 from gensrc import training
-from gensrc.models import gan
+from gensrc.models.gan import dcgan
 
 BATCH = 64
 Side = tuple[Callable[[], None], Callable[[], None]]
 
 
-def networks(width: int) -> tuple[gan.Generator, gan.Discriminator]:
+def networks(width: int) -> tuple[dcgan.Generator, dcgan.Discriminator]:
     torch.manual_seed(0)
-    return gan.Generator(64, channels=3, width=width), gan.Discriminator(64, channels=3, width=width)
+    return dcgan.Generator(64, channels=3, width=width), dcgan.Discriminator(64, channels=3, width=width)
 
 
 def plain(real: torch.Tensor, width: int) -> Side:
@@ -70,7 +70,7 @@ def ours(real: torch.Tensor, width: int, arithmetic: str) -> Side:
     return step, sample
 
 
-def draw(generator: gan.Generator) -> None:
+def draw(generator: dcgan.Generator) -> None:
     generator.train()  # one mode for all, whatever the step has left
     generator.sample(BATCH)
 

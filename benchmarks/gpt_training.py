@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gensrc import training
-from gensrc.models.language import GPT
+from gensrc.models.transformers.gpt import GPT
 
 CONTEXT, BATCH = 256, 16
-SIZES = {"vocab_size": 77, "context": CONTEXT, "embed_dim": 192, "num_heads": 6, "num_layers": 4}
+SIZES = {"vocab_size": 77, "max_length": CONTEXT, "embed_dim": 192, "num_heads": 6, "num_layers": 4}
 
 
 class Theirs(nn.Module):
@@ -29,7 +29,7 @@ class Theirs(nn.Module):
         width, heads = SIZES["embed_dim"], SIZES["num_heads"]
         settings = {"batch_first": True, "norm_first": True, "activation": nn.GELU("tanh")}
         layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, **settings)
-        self.embed, self.places = nn.Embedding(77, width), nn.Embedding(CONTEXT, width)
+        self.embed, self.position_embedding = nn.Embedding(77, width), nn.Embedding(CONTEXT, width)
         self.blocks = nn.TransformerEncoder(layer, SIZES["num_layers"], nn.LayerNorm(width), enable_nested_tensor=False)
         self.dropout = nn.Dropout(dropout)
         self.register_buffer("future", torch.ones(CONTEXT, CONTEXT, dtype=torch.bool).triu(1), persistent=False)
@@ -39,10 +39,10 @@ class Theirs(nn.Module):
             pairs = zip(ours.encoder.blocks.parameters(), self.blocks.layers.parameters(), strict=True)
             for mine, other in [*pairs, (ours.embed.weight, self.embed.weight)]:
                 other.copy_(mine)
-            self.places.weight.copy_(ours.encoder.places.weight)
+            self.position_embedding.weight.copy_(ours.encoder.position_embedding.weight)
 
     def loss(self, batch: Tensor) -> Tensor:
-        x = self.dropout(self.embed(batch[:, :-1]) + self.places.weight)
+        x = self.dropout(self.embed(batch[:, :-1]) + self.position_embedding.weight)
         hidden = self.blocks(x, mask=self.future, is_causal=True)
         logits = F.linear(hidden, self.embed.weight).float()
         return F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten(), ignore_index=0)

@@ -16,13 +16,13 @@ from functools import partial
 
 import torch
 
-from gensrc.models.gated_pixelcnn import GatedPixelCNN
-from gensrc.models.pixel_transformer import PixelTransformer
-from gensrc.models.pixelcnn import PixelCNN
-from gensrc.models.pixels import PixelModel
+from gensrc.models.pixels.base import PixelModel
+from gensrc.models.pixels.gated_pixelcnn import GatedPixelCNN
+from gensrc.models.pixels.pixel_transformer import PixelTransformer
+from gensrc.models.pixels.pixelcnn import PixelCNN
 
 KINDS: dict[str, Callable[[], PixelModel]] = {
-    "gated": partial(GatedPixelCNN, places=True),
+    "gated": partial(GatedPixelCNN, position_embedding=True),
     "plain": PixelCNN,
     "transformer": PixelTransformer,
 }

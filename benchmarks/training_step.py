@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 
 from gensrc import training
-from gensrc.models import vae
+from gensrc.models.vae import vae
 
 
 def side(arithmetic: training.Precision, fused: bool) -> Callable[[torch.Tensor], None]:

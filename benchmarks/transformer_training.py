@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gensrc.models.transformer import Config, Encoder
+from gensrc.models.transformers.transformer import Config, Encoder
 
 WIDTH, HEADS, LAYERS, LETTERS, BATCH, TIME = 128, 4, 4, 64, 16, 128
 

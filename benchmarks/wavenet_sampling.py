@@ -23,7 +23,7 @@ import time
 import torch
 from torch import Tensor
 
-from gensrc.models.wavenet import WaveNet
+from gensrc.models.sequences.wavenet import WaveNet
 
 DILATIONS = [2**power for power in range(9)] * 2
 PLACES = 5

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from gensrc.checkpoints import write_safetensors
-from gensrc.models import adversarial
+from gensrc.models.gan import adversarial
 
 
 class TrainingError(RuntimeError):
@@ -434,7 +434,7 @@ def fit_pair(
                 loss = adversarial.update_generator(generator, discriminator, optimizers[1], z, labels, **options)
                 done += 1
                 if average is not None:
-                    adversarial.update_average(average, generator, min(decay, (1 + done) / (10 + done)))
+                    adversarial.update_ema(average, generator, min(decay, (1 + done) / (10 + done)))
                 seen.append(_checked(done, verdict, loss))
                 if done % log_every == 0 or done == steps:
                     _note_pair(history, done, seen)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gensrc import checkpoints, notebook
-from gensrc.models import vae
+from gensrc.models.vae import vae
 
 CONFIG = {"hidden_dim": 8, "latent_dim": 2}
 BIG = {"hidden_dim": 64, "latent_dim": 2}

@@ -11,7 +11,7 @@ import torch
 
 from gensrc import notebook
 from gensrc.data.speech import read_wav
-from gensrc.models import vae
+from gensrc.models.vae import vae
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_figure_refuses(options):
 def test_source_shows_the_code_and_its_file(shown):
     notebook.source(vae.gaussian_kl)
     text = shown[0][0][0].data
-    assert text.startswith("`gensrc/models/vae.py`\n\n```python\ndef gaussian_kl(")
+    assert text.startswith("`gensrc/models/vae/vae.py`\n\n```python\ndef gaussian_kl(")
     assert inspect.getsource(inspect.unwrap(vae.gaussian_kl)).rstrip() in text
 
 

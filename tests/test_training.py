@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from gensrc import training
-from gensrc.models import adversarial, gan, recurrent, vae
+from gensrc.models.gan import adversarial, dcgan
+from gensrc.models.sequences import recurrent
+from gensrc.models.vae import vae
 
 
 class Line(nn.Module):
@@ -279,8 +281,8 @@ def test_precision_is_forced_by_the_environment_and_refuses_nonsense(monkeypatch
 
 def small_pair(**options):
     torch.manual_seed(0)
-    generator = gan.Generator(8, 1, latent_dim=4, width=4, **options)
-    return generator, gan.Discriminator(8, 1, width=4, norm="none", **options), copy.deepcopy(generator)
+    generator = dcgan.Generator(8, 1, latent_dim=4, width=4, **options)
+    return generator, dcgan.Discriminator(8, 1, width=4, norm="none", **options), copy.deepcopy(generator)
 
 
 def small_pictures():
@@ -391,7 +393,7 @@ def test_a_lazy_penalty_counts_for_the_rounds_without_it():
 
 
 def test_labels_of_a_batch_reach_both_players():
-    generator, discriminator, _ = small_pair(classes=3)
+    generator, discriminator, _ = small_pair(num_classes=3)
     pictures, labels = small_pictures(), torch.arange(40) % 3
     seen = []
     for network in (generator, discriminator):

@@ -194,56 +194,56 @@ def parse(text: str) -> Scene:
 
     Raises CaptionError for a text that the grammar does not allow.
     """
-    reader = Reader(text)
-    number = reader.take("a ", "two ", "three ")
-    first = _thing(reader)
+    parser = CaptionParser(text)
+    number = parser.take("a ", "two ", "three ")
+    first = _thing(parser)
     if number == "three ":
-        return _three_alike(reader, first)
+        return _three_alike(parser, first)
     if number == "two ":
-        reader.take("s ")
-        across, pair = ARRANGEMENTS[reader.take(*ARRANGEMENTS)], (first, first)
+        parser.take("s ")
+        across, pair = ARRANGEMENTS[parser.take(*ARRANGEMENTS)], (first, first)
     else:
-        reader.take(" ")
-        where = reader.take(*PLACES, *OPPOSITE)
+        parser.take(" ")
+        where = parser.take(*PLACES, *OPPOSITE)
         if where in PLACES:
-            reader.end()
+            parser.end()
             return Scene((first,), where)
-        reader.take(" a ")
-        second = _thing(reader)
+        parser.take(" a ")
+        second = _thing(parser)
         forwards = where in ARRANGEMENTS.values()
         across, pair = (where, (first, second)) if forwards else (OPPOSITE[where], (second, first))
-    if reader.at_end:
+    if parser.at_end:
         return Scene(pair, across)
-    reader.take(", both ")
-    relation = _relation(reader, across)
-    reader.take(" a ")
-    third = _thing(reader)
-    reader.end()
+    parser.take(", both ")
+    relation = _relation(parser, across)
+    parser.take(" a ")
+    third = _thing(parser)
+    parser.end()
     return Scene((*pair, third), f"{across}, both {relation}")
 
 
-def _three_alike(reader: "Reader", thing: Thing) -> Scene:
-    reader.take("s, two ")
-    across = ARRANGEMENTS[reader.take(*ARRANGEMENTS)]
-    reader.take(" ")
-    relation = _relation(reader, across)
-    reader.take(" the third")
-    reader.end()
+def _three_alike(parser: "CaptionParser", thing: Thing) -> Scene:
+    parser.take("s, two ")
+    across = ARRANGEMENTS[parser.take(*ARRANGEMENTS)]
+    parser.take(" ")
+    relation = _relation(parser, across)
+    parser.take(" the third")
+    parser.end()
     return Scene((thing, thing, thing), f"{across}, both {relation}")
 
 
-def _thing(reader: "Reader") -> Thing:
-    colour = reader.take(*COLOURS)
-    reader.take(" ")
-    return Thing(colour, int(reader.take(*"0123456789")))
+def _thing(parser: "CaptionParser") -> Thing:
+    colour = parser.take(*COLOURS)
+    parser.take(" ")
+    return Thing(colour, int(parser.take(*"0123456789")))
 
 
-def _relation(reader: "Reader", across: str) -> str:
+def _relation(parser: "CaptionParser", across: str) -> str:
     """How a pair stands to the third: never along its own direction."""
-    return reader.take(*(relation for relation in OPPOSITE if across not in (relation, OPPOSITE[relation])))
+    return parser.take(*(relation for relation in OPPOSITE if across not in (relation, OPPOSITE[relation])))
 
 
-class Reader:
+class CaptionParser:
     """Reads a caption from left to right, one of several allowed phrases at a time."""
 
     def __init__(self, text: str) -> None:

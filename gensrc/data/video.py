@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
-from gensrc.data.captions import Reader, vocabulary
+from gensrc.data.captions import CaptionParser, vocabulary
 from gensrc.data.handwriting import as_levels, draw, handwriting, pick
 
 SIZES = (32, 64)  # pixels, the side of a frame
@@ -103,24 +103,24 @@ def parse(text: str) -> Clip:
 
     Raises CaptionError for a text that the grammar does not allow.
     """
-    reader = Reader(text)
-    start = reader.take("two ", *NOUNS)
+    parser = CaptionParser(text)
+    start = parser.take("two ", *NOUNS)
     if start == "two ":
-        digit = int(reader.take(*"0123456789"))
-        reader.take("s ")
-        actors = [Actor(digit, reader.take(*MOTIONS))] * 2
+        digit = int(parser.take(*"0123456789"))
+        parser.take("s ")
+        actors = [Actor(digit, parser.take(*MOTIONS))] * 2
     else:
-        actors = [_actor(reader, start)]
-        if not reader.at_end:
-            reader.take(" and ")
-            actors.append(_actor(reader, reader.take(*NOUNS)))
-    reader.end()
+        actors = [_actor(parser, start)]
+        if not parser.at_end:
+            parser.take(" and ")
+            actors.append(_actor(parser, parser.take(*NOUNS)))
+    parser.end()
     return Clip(tuple(actors))
 
 
-def _actor(reader: Reader, noun: str) -> Actor:
-    reader.take(" ")
-    return Actor(NOUNS.index(noun), reader.take(*MOTIONS))
+def _actor(parser: CaptionParser, noun: str) -> Actor:
+    parser.take(" ")
+    return Actor(NOUNS.index(noun), parser.take(*MOTIONS))
 
 
 VOCABULARY = vocabulary([*MOTIONS, *NOUNS, "two s and"])

@@ -26,6 +26,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gensrc.models.checks import check_range
+
 MARGIN = 0.02
 """Pixels start at least so far from 0 and 1, where the sigmoid's gradient vanishes."""
 
@@ -111,12 +113,7 @@ def check(images: Tensor, smallest: int = 1) -> None:
             f"pictures of {images.shape[2]}x{images.shape[3]} pixels are too small for "
             f"these features: they need {smallest} at least, or fewer levels"
         )
-    low, high = (float(value) for value in images.detach().aminmax())
-    if not (low >= 0 and high <= 1):  # NaN fails this too
-        raise ValueError(
-            f"pixels must lie in [0, 1], these span [{low:.3g}, {high:.3g}]: rescale "
-            "the pictures"
-        )
+    check_range(images, "style transfer", "rescale the pictures")
 
 
 def gram(maps: Float[Tensor, "n k h w"]) -> Float[Tensor, "n k k"]:

@@ -1,0 +1,86 @@
+"""Beam search: the likeliest whole text that a few parallel guesses can find.
+
+Wu and others, Google's Neural Machine Translation System, 2016, is the source of the
+length penalty. Deviation: a beam's score has no term for coverage.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from gensrc.data.vocabulary import PAD
+from gensrc.decoding.incremental import IncrementalDecoder
+
+
+def wu_length(length: int, length_penalty: float) -> float:
+    """((5 + length) / 6)^penalty, by which a log-likelihood is divided (Wu et al.)."""
+    return ((5 + length) / 6) ** length_penalty
+
+
+@torch.no_grad()
+def beam_search(
+    model: nn.Module,
+    prompt: Int[Tensor, "batch time"],
+    *,
+    max_new_tokens: int,
+    num_beams: int,
+    length_penalty: float = 0.0,
+    stop_tokens: Sequence[int] = (),
+    source: Int[Tensor, "batch source"] | None = None,
+) -> Int[Tensor, "batch longer"]:
+    """For each row the best text found while keeping `num_beams` at every length.
+
+    Best is the highest log p / `wu_length`; with a penalty of 0 the likeliest text, and
+    the higher the penalty the longer. Texts end at a stop token or are `max_new_tokens`
+    long; ends count only if they are among the best `num_beams` of their length.
+
+    Raises ValueError as `stream` does, and for fewer beams than 1.
+    """
+    if num_beams < 1:
+        raise ValueError(f"num_beams must be at least 1, not {num_beams}: 1 is greedy")
+    (batch, start), device = prompt.shape, prompt.device
+    each = partial(torch.repeat_interleave, repeats=num_beams, dim=0)
+    prompts, sources = each(prompt), None if source is None else each(source)
+    decoder = IncrementalDecoder(
+        model, prompts, max_new_tokens=max_new_tokens, source=sources
+    )
+    stops = torch.tensor(stop_tokens, dtype=prompt.dtype, device=device)
+    first = num_beams * torch.arange(batch, device=device)[:, None]
+    # At the beginning all beams are alike: only one of them is alive.
+    live = torch.full((batch, num_beams), -math.inf, device=device)
+    live[:, 0] = 0.0
+    texts = F.pad(prompts, (0, max_new_tokens), value=PAD).unflatten(0, (batch, -1))
+    best, answer = live.new_full((batch,), -math.inf), texts[:, 0].clone()
+    new = prompts
+    for length in range(1, max_new_tokens + 1):
+        log_p = decoder.read(new)[:, -1].float().log_softmax(-1)
+        vocab = log_p.shape[1]
+        totals = (live.view(-1, 1) + log_p).view(batch, -1)
+        # So many that, whichever of them end, enough go on.
+        wanted = min(num_beams * (1 + len(stops)), totals.shape[1])
+        ranked, at = totals.topk(wanted)
+        parents, token = at // vocab, at % vocab
+        texts = texts.gather(1, parents[..., None].expand(-1, -1, texts.shape[2]))
+        texts[..., start + length - 1] = token
+        ends = torch.isin(token, stops)
+        last = length == max_new_tokens
+        ended = ranked.masked_fill(~(ends | last), -math.inf)[:, :num_beams]
+        top, which = (ended / wu_length(length, length_penalty)).max(1)
+        rows = (top > best).nonzero().squeeze(1)
+        best[rows], answer[rows] = top[rows], texts[rows, which[rows]]
+        live, kept = ranked.masked_fill(ends, -math.inf).topk(num_beams)
+        # No text gets likelier as it grows, but its divisor may.
+        divisor = max(
+            wu_length(n, length_penalty) for n in (length + 1, max_new_tokens)
+        )
+        if last or bool((best >= live[:, 0] / divisor).all()):
+            break
+        texts = texts.gather(1, kept[..., None].expand(-1, -1, texts.shape[2]))
+        new = token.gather(1, kept).view(-1, 1)
+        decoder.reorder((first + parents.gather(1, kept)).view(-1))
+    return answer[:, : start + length]

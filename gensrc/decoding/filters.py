@@ -1,0 +1,163 @@
+"""From logits to one token: filters that change the logits, and ways to choose.
+
+Fan, Lewis and Dauphin, Hierarchical Neural Story Generation, ACL 2018, is the source of
+top-k; Holtzman and others, The Curious Case of Neural Text Degeneration, ICLR 2020, of
+top-p; Nguyen and others, Turning Up the Heat: Min-p Sampling, ICLR 2025, of min-p;
+Keskar and others, CTRL, 2019, of the repetition penalty. Settings are named as in the
+transformers library.
+
+Deviations: negative logits are multiplied by the repetition penalty, as in the library,
+where CTRL divides all; equally likely tokens at the edge of top-k all stay.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Filter = Callable[[Tensor, Tensor], Tensor]  # logits and the tokens so far -> logits
+Choose = Callable[[Tensor, Tensor], Tensor]  # the same -> the next token of each row
+
+# --- filters: logits to logits ---
+
+
+def with_temperature(
+    logits: Float[Tensor, "batch vocab"],
+    temperature: float,
+) -> Float[Tensor, "batch vocab"]:
+    """Below 1 the likely becomes likelier; above, all become more alike.
+
+    Raises ValueError unless it is positive: the limit towards 0 is `greedy`.
+    """
+    if not 0 < temperature < math.inf:
+        raise ValueError(
+            f"temperature must be positive and finite, not {temperature}: for the "
+            "likeliest token, the limit towards 0, choose with greedy"
+        )
+    return logits / temperature
+
+
+def keep_top_k(
+    logits: Float[Tensor, "batch vocab"],
+    top_k: int,
+) -> Float[Tensor, "batch vocab"]:
+    """The k likeliest tokens, and those as likely as the k-th; all if there are fewer.
+
+    Raises ValueError for a k below 1.
+    """
+    if top_k < 1:
+        raise ValueError(f"top_k must be at least 1, not {top_k}: None leaves it out")
+    kth = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
+    return logits.masked_fill(logits < kth, -math.inf)
+
+
+def keep_top_p(
+    logits: Float[Tensor, "batch vocab"],
+    top_p: float,
+) -> Float[Tensor, "batch vocab"]:
+    """The fewest tokens whose probabilities add up to p or more.
+
+    Raises ValueError unless p is in (0, 1].
+    """
+    if not 0 < top_p <= 1:
+        raise ValueError(f"top_p must lie in (0, 1], not {top_p}: 1 keeps every token")
+    rising, order = logits.sort(-1)
+    # Whatever is not needed, the least likely first; the last one always is.
+    spare = rising.softmax(-1).cumsum(-1) <= 1 - top_p
+    spare[:, -1] = False
+    return logits.masked_fill(spare.scatter(-1, order, spare), -math.inf)
+
+
+def keep_min_p(
+    logits: Float[Tensor, "batch vocab"],
+    min_p: float,
+) -> Float[Tensor, "batch vocab"]:
+    """The tokens that are at least `min_p` times as likely as the likeliest.
+
+    Raises ValueError unless it is in [0, 1].
+    """
+    if not 0 <= min_p <= 1:
+        raise ValueError(f"min_p must lie in [0, 1], not {min_p}: 0 keeps every token")
+    p = logits.softmax(-1)
+    return logits.masked_fill(p < min_p * p.amax(-1, keepdim=True), -math.inf)
+
+
+def penalise_repetition(
+    logits: Float[Tensor, "batch vocab"],
+    ids: Int[Tensor, "batch time"],
+    repetition_penalty: float,
+) -> Float[Tensor, "batch vocab"]:
+    """Lower the logits of all tokens in `ids`: divided if positive, else multiplied.
+
+    Raises ValueError unless the penalty is positive; below 1 it is a reward.
+    """
+    if not 0 < repetition_penalty < math.inf:
+        raise ValueError(
+            f"repetition_penalty must be positive, not {repetition_penalty}: 1 "
+            "changes nothing"
+        )
+    old, penalty = logits.gather(-1, ids), repetition_penalty
+    new = torch.where(old < 0, old * penalty, old / penalty)
+    return logits.scatter(-1, ids, new)
+
+
+# --- choosing one token ---
+
+
+def greedy(
+    logits: Float[Tensor, "batch vocab"],
+    ids: Int[Tensor, "batch time"],
+) -> Int[Tensor, " batch"]:
+    """The likeliest token."""
+    return logits.argmax(-1)
+
+
+def draw(
+    logits: Float[Tensor, "batch vocab"],
+    generator: torch.Generator | None = None,
+) -> Int[Tensor, " batch"]:
+    """One token a row, each with its probability.
+
+    The numbers are drawn on the CPU, and one a row: so a seed gives the same tokens on
+    every machine whose logits are the same.
+    """
+    ladder = logits.double().softmax(-1).cumsum(-1)
+    height = torch.rand(len(logits), 1, generator=generator, dtype=torch.float64)
+    rung = height.to(logits.device) * ladder[:, -1:]
+    return torch.searchsorted(ladder, rung, right=True).squeeze(1)
+
+
+def sampler(
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    min_p: float | None = None,
+    repetition_penalty: float | None = None,
+    filters: Sequence[Filter] = (),
+    generator: torch.Generator | None = None,
+) -> Choose:
+    """A function that draws the next token of each row from its filtered logits.
+
+    It applies the repetition penalty, then temperature, top-k, top-p and min-p, in the
+    order of the transformers library, then your own `filters`, and draws one token a
+    row. What is None is left out.
+    """
+
+    def choose(logits: Tensor, ids: Tensor) -> Tensor:
+        if repetition_penalty is not None:
+            logits = penalise_repetition(logits, ids, repetition_penalty)
+        logits = with_temperature(logits, temperature)
+        if top_k is not None:
+            logits = keep_top_k(logits, top_k)
+        if top_p is not None:
+            logits = keep_top_p(logits, top_p)
+        if min_p is not None:
+            logits = keep_min_p(logits, min_p)
+        for each in filters:
+            logits = each(logits, ids)
+        return draw(logits, generator)
+
+    return choose

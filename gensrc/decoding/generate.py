@@ -1,0 +1,85 @@
+"""From the logits of a model to a text: choose a token, feed it back, go on.
+
+    ids = left_pad([vocabulary.encode("ROMEO:"), vocabulary.encode("A horse!")])
+    generate(gpt, ids, max_new_tokens=200)                      the likeliest token,
+    always generate(gpt, ids, max_new_tokens=200, choose=sampler(temperature=0.8,
+    top_p=0.9)) beam_search(gpt, ids, max_new_tokens=200, num_beams=4)
+
+A model is what `IncrementalDecoder` takes, a GPT or a `Transformer` with its source.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from gensrc.data.vocabulary import PAD
+from gensrc.decoding.filters import Choose, greedy
+from gensrc.decoding.incremental import IncrementalDecoder
+
+
+def left_pad(prompts: Sequence[Int[Tensor, " _"]]) -> Int[Tensor, "batch time"]:
+    """One batch of prompts of any lengths, which end together and begin with PAD.
+
+    Raises ValueError for no prompt, or an empty one.
+    """
+    if not prompts or min(len(prompt) for prompt in prompts) == 0:
+        raise ValueError("a prompt is empty: begin with a token at least, such as BOS")
+    longest = max(len(prompt) for prompt in prompts)
+    rows = [F.pad(p, (longest - len(p), 0), value=PAD) for p in prompts]
+    return torch.stack(rows)
+
+
+def stream(
+    model: nn.Module,
+    prompt: Int[Tensor, "batch time"],
+    *,
+    max_new_tokens: int,
+    choose: Choose = greedy,
+    stop_tokens: Sequence[int] = (),
+    source: Int[Tensor, "batch source"] | None = None,
+    use_cache: bool = True,
+) -> Iterator[Int[Tensor, " batch"]]:
+    """The next token of every row, and the next, as they come.
+
+    A row that has come to a stop token is followed by PAD; when all have, it is over.
+    source: what an encoder-decoder reads; its prompt is a column of BOS.
+    use_cache: False computes all tokens anew at every step, to compare.
+
+    Raises ValueError for what `IncrementalDecoder` refuses.
+    """
+    time = prompt.shape[1]
+    written = F.pad(prompt, (0, max_new_tokens), value=PAD)
+    decoder = IncrementalDecoder(
+        model,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        source=source,
+        use_cache=use_cache,
+    )
+    stops = torch.tensor(stop_tokens, dtype=prompt.dtype, device=prompt.device)
+    ended = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
+    for end in range(time, time + max_new_tokens):
+        with torch.no_grad():
+            token = choose(decoder.read(prompt)[:, -1], written[:, :end])
+        if len(stops):
+            token = token.masked_fill(ended, PAD)
+            ended |= torch.isin(token, stops)
+        written[:, end] = token
+        yield token
+        if len(stops) and ended.all():
+            return
+        prompt = token[:, None]
+
+
+def generate(
+    model: nn.Module,
+    prompt: Int[Tensor, "batch time"],
+    **settings: Any,
+) -> Int[Tensor, "batch longer"]:
+    """The prompt and what comes after it; the settings are those of `stream`."""
+    tokens = [*stream(model, prompt, **settings)]
+    return torch.cat([prompt, torch.stack(tokens, 1)], 1)

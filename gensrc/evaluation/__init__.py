@@ -1,0 +1,1 @@
+"""What judges generated examples: metrics, and networks that read pictures."""

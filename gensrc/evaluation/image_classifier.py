@@ -1,0 +1,77 @@
+"""A small convolutional classifier of pictures, quick enough to be trained many times.
+
+In the manner of LeNet-5 (LeCun, Bottou, Bengio and Haffner, Gradient-Based Learning
+Applied to Document Recognition, 1998). Deviations: strides instead of subsampling,
+rectifiers, batch normalisation (Ioffe and Szegedy, ICML 2015) and dropout. Its last
+hidden layer serves as features in which sets of pictures are compared.
+
+Shapes: n pictures of c channels, h by w pixels in [-1, 1].
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+
+class ImageClassifier(nn.Module):
+    """Three convolutions of stride 2, a hidden layer of 4 * width units, and logits.
+
+    width: channels of the first convolution; the others have twice as many.
+
+    Raises ValueError for an image size that 8 does not divide, and sizes below 1.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 32,
+        channels: int = 1,
+        width: int = 16,
+        num_classes: int = 10,
+    ) -> None:
+        super().__init__()
+        if min(image_size, channels, width, num_classes) < 1 or image_size % 8:
+            raise ValueError(
+                "image_size must be a multiple of 8 and no size below 1, not "
+                f"{image_size} and {channels}, {width}, {num_classes}: pad the pictures"
+            )
+        self.picture = (channels, image_size, image_size)
+        self.body = nn.Sequential(
+            *_convolution(channels, width),
+            *_convolution(width, 2 * width),
+            *_convolution(2 * width, 2 * width),
+            nn.Flatten(),
+            nn.Dropout(0.3),
+            nn.Linear(2 * width * (image_size // 8) ** 2, 4 * width),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(4 * width, num_classes)
+
+    def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n f"]:
+        """What the last layer decides from, 4 * width numbers a picture."""
+        if tuple(x.shape[1:]) != self.picture:
+            raise ValueError(
+                f"the pictures have shape {tuple(x.shape)}; this classifier wants "
+                f"(n, {', '.join(map(str, self.picture))})"
+            )
+        return self.body(x).float()
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """Logits of the classes."""
+        return self.head(self.features(x)).float()
+
+    def loss(
+        self, x: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]
+    ) -> Float[Tensor, ""]:
+        """Cross-entropy in nats, mean over the pictures."""
+        return F.cross_entropy(self(x), labels)
+
+    @torch.no_grad()
+    def classify(self, x: Float[Tensor, "n c h w"]) -> Int64[Tensor, " n"]:
+        """The most probable class of each picture; call it in evaluation mode."""
+        return torch.cat([self(some).argmax(1) for some in x.split(1000)])
+
+
+def _convolution(inputs: int, outputs: int) -> list[nn.Module]:
+    layers = [nn.Conv2d(inputs, outputs, 3, 2, 1, bias=False), nn.BatchNorm2d(outputs)]
+    return [*layers, nn.ReLU()]

@@ -1,0 +1,117 @@
+"""Numbers that judge a model: what each measures, and against what it must be read."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def active_units(means: Float[Tensor, "n d"], *, threshold: float = 0.01) -> int:
+    """How many latent variables are in use: q's mean varies by more than `threshold`.
+
+    Burda et al., Importance Weighted Autoencoders, ICLR 2016, section 5.2, where the
+    threshold is 0.01 too.
+    """
+    return int((means.var(0) > threshold).sum())
+
+
+def active_directions(means: Float[Tensor, "n d"], *, threshold: float = 0.01) -> int:
+    """How many directions of the code are in use: the eigenvalues above `threshold` of
+    the covariance of the means.
+
+    Unlike `active_units` it does not change when the code is rotated: one direction
+    that is spread over many variables is still one.
+    """
+    return int((torch.linalg.eigvalsh(torch.cov(means.T.double())) > threshold).sum())
+
+
+def knn_classify(
+    known_codes: Float[Tensor, "n d"],
+    known_labels: Int[Tensor, " n"],
+    codes: Float[Tensor, "m d"],
+    *,
+    k: int = 5,
+) -> Int[Tensor, " m"]:
+    """The class of most of the k nearest known codes (Euclidean); the smaller if tied.
+
+    Raises ValueError for a k below 1 or above the number of known codes.
+    """
+    if not 1 <= k <= len(known_codes):
+        raise ValueError(
+            f"k must lie between 1 and the {len(known_codes)} known codes, not {k}"
+        )
+    from sklearn.neighbors import KNeighborsClassifier  # slow to import
+
+    judge = KNeighborsClassifier(k, algorithm="brute")
+    judge.fit(known_codes.cpu().numpy(), known_labels.cpu().numpy())
+    return torch.from_numpy(judge.predict(codes.cpu().numpy()))
+
+
+def frechet_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
+    """Squared Frechet distance between the Gaussians fitted to two sets of features.
+
+    |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Dowson and Landau, 1982;
+    the form of the FID of Heusel et al., NeurIPS 2017). It depends on the features and
+    on the numbers of examples: read it beside the distance between two halves of the
+    real data, and never against a number made with other features.
+    """
+    a, b = a.double(), b.double()
+    covariance_a, covariance_b = torch.cov(a.T), torch.cov(b.T)
+    # tr (C_a C_b)^(1/2) = tr (C_a^(1/2) C_b C_a^(1/2))^(1/2), a symmetric matrix.
+    root = _square_root(covariance_a)
+    cross = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp(min=0).sqrt().sum()
+    shift = (a.mean(0) - b.mean(0)).square().sum()
+    return float(shift + covariance_a.trace() + covariance_b.trace() - 2 * cross)
+
+
+def _square_root(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+class PrecisionRecall(NamedTuple):
+    """How much that is made looks real, and how much that is real is made, 0 to 1."""
+
+    precision: float
+    recall: float
+
+
+def precision_recall(
+    real: Float[Tensor, "n d"], made: Float[Tensor, "m d"], *, k: int = 3
+) -> PrecisionRecall:
+    """The share of `made` in the region of `real`, and of `real` in that of `made`.
+
+    The region of a set of features is the union of balls around them, each as large as
+    the distance to the k-th nearest of the others (Kynkäänniemi et al., Improved
+    Precision and Recall Metric for Assessing Generative Models, NeurIPS 2019, equations
+    1 and 2). Both depend on the features and on the numbers of examples: read them
+    beside those of two halves of the real data.
+
+    Raises ValueError for a k below 1 or not below the number of examples of each set.
+    """
+    if not 1 <= k < min(len(real), len(made)):
+        raise ValueError(
+            f"k must be at least 1 and below {min(len(real), len(made))}, the "
+            f"examples of a set, not {k}"
+        )
+    return PrecisionRecall(_covered(made, real, k), _covered(real, made, k))
+
+
+def _covered(
+    points: Float[Tensor, "m d"], centres: Float[Tensor, "n d"], k: int
+) -> float:
+    """The share of the points that lie in a ball around one of the centres."""
+    # The nearest of the k + 1 is the centre itself.
+    radii = torch.cat(
+        [
+            torch.cdist(some, centres).topk(k + 1, largest=False).values[:, -1]
+            for some in _parts(centres)
+        ]
+    )
+    inside = [(torch.cdist(some, centres) <= radii).any(1) for some in _parts(points)]
+    return float(torch.cat(inside).float().mean())
+
+
+def _parts(points: Float[Tensor, "n d"]) -> tuple[Tensor, ...]:
+    return points.split(1000)  # to bound the memory of all distances

@@ -1,0 +1,89 @@
+"""A mixture of logistic distributions cut into 256 levels, and bits per dimension.
+
+Salimans, Karpathy, Chen and Kingma, PixelCNN++, ICLR 2017, section 2.1, is the source.
+
+Deviations: a level is k/255 in [0, 1], not in [-1, 1]. The probability of a level is
+computed as a product (see `log_prob`), which holds in the tails without a special case.
+
+Shapes: b examples, c h w the picture, m components of the mixture.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+LEVELS = 256
+HALF = 0.5 / (LEVELS - 1)
+"""Half the distance between two levels."""
+SMALLEST_LOG_SCALE = -6.0
+"""A scale of half a level, below which nothing is gained."""
+
+
+class DiscretizedLogisticMixture:
+    """Independent distributions over the levels 0, 1/255, ..., 1, one a pixel."""
+
+    def __init__(
+        self,
+        logits: Float[Tensor, "*b m c h w"],
+        loc: Float[Tensor, "*b m c h w"],
+        log_scale: Float[Tensor, "*b m c h w"],
+    ) -> None:
+        self.log_share = F.log_softmax(logits, -4)
+        self.loc = loc
+        self.log_scale = log_scale.clamp(min=SMALLEST_LOG_SCALE)
+
+    def log_prob(self, x: Float[Tensor, "... c h w"]) -> Float[Tensor, "... c h w"]:
+        """The logarithm of the probability of each pixel's level, in nats.
+
+        A level has what the logistic distribution function s gains over its bin, and
+        s(upper) - s(lower) = s(upper) s(-lower) (1 - exp(lower - upper)). The lowest
+        bin reaches down without end and the highest up, so one factor remains there.
+        """
+        x = x.unsqueeze(-4)
+        scale = self.log_scale.exp()
+        upper, lower = (x - self.loc + HALF) / scale, (x - self.loc - HALF) / scale
+        below_upper, above_lower = F.logsigmoid(upper), F.logsigmoid(-lower)
+        width = torch.log(-torch.expm1(-2 * HALF / scale))
+        inside = below_upper + above_lower + width
+        highest = torch.where(x > 1 - HALF, above_lower, inside)
+        part = torch.where(x < HALF, below_upper, highest)
+        return torch.logsumexp(self.log_share + part, -4)
+
+    @property
+    def mean(self) -> Float[Tensor, "*b c h w"]:
+        """The mixture's mean before it is cut into levels, kept within them."""
+        return (self.log_share.exp() * self.loc.clamp(0, 1)).sum(-4)
+
+    def sample(
+        self, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "*b c h w"]:
+        """One level a pixel, from uniform noise drawn on the CPU."""
+        shape, where = self.loc.shape, self.loc.device
+        noise = torch.rand(shape, generator=generator).to(where).clamp(1e-6, 1 - 1e-6)
+        # The largest of log-shares with Gumbel noise falls on each part with its share.
+        gumbel = -(-torch.rand(shape, generator=generator).to(where).log()).log()
+        chosen = (self.log_share + gumbel).argmax(-4, keepdim=True)
+        drawn = self.loc + self.log_scale.exp() * torch.logit(noise)
+        level = drawn.gather(-4, chosen).squeeze(-4).clamp(0, 1)
+        return (level * (LEVELS - 1)).round() / (LEVELS - 1)
+
+
+def bits_per_dimension(
+    nats: Float[Tensor, "*b"], image_shape: tuple[int, int, int] = (1, 28, 28)
+) -> Float[Tensor, "*b"]:
+    """Nats a picture as bits a pixel and channel; only for probabilities of levels."""
+    return nats / (math.prod(image_shape) * math.log(2))
+
+
+def sample_categorical(
+    logits: Float[Tensor, "n classes"],
+    *,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Int64[Tensor, " n"]:
+    """One class a row, drawn on the CPU: a GPU gives other numbers for a seed."""
+    probs = (logits / temperature).softmax(-1).cpu()
+    return torch.multinomial(probs, 1, generator=generator)[:, 0].to(logits.device)

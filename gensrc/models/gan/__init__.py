@@ -1,0 +1,1 @@
+"""Adversarial games: networks, losses, and what makes them stable."""

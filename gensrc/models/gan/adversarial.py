@@ -1,0 +1,195 @@
+"""The adversarial game: losses, penalties, and the updates of its two players.
+
+Goodfellow et al., Generative Adversarial Nets, NeurIPS 2014, is the source of the game
+and of its two losses for the generator. Other losses: hinge (Lim and Ye, Geometric GAN,
+2017) and Wasserstein with a gradient penalty (Gulrajani et al., NeurIPS 2017). R1 is
+the penalty of Mescheder, Geiger and Nowozin (ICML 2018), the averaged generator is that
+of Yazici et al. (The Unusual Effectiveness of Averaging in GAN Training, ICLR 2019).
+
+Deviations: losses are functions of logits. Any two networks can play; the discriminator
+has to return one logit for each example.
+
+Shapes: n examples, of any shape x; d numbers of noise.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+# --- The game: losses of logits -------------------------------------------------------
+
+
+def bce_loss(real: Float[Tensor, " n"], fake: Float[Tensor, " m"]) -> Tensor:
+    """-E[log D(x)] - E[log(1 - D(G(z)))], the discriminator's cross-entropy."""
+    return F.softplus(-real).mean() + F.softplus(fake).mean()
+
+
+def minimax_loss(fake: Float[Tensor, " n"]) -> Tensor:
+    """E[log(1 - D(G(z)))]: the generator's side of the value function itself."""
+    return -F.softplus(fake).mean()
+
+
+def nonsaturating_loss(fake: Float[Tensor, " n"]) -> Tensor:
+    """-E[log D(G(z))]: another game, the same equilibrium, livelier gradients."""
+    return F.softplus(-fake).mean()
+
+
+def hinge_loss(real: Float[Tensor, " n"], fake: Float[Tensor, " m"]) -> Tensor:
+    """The discriminator's: no reward for a logit beyond 1 on the right side."""
+    return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
+
+
+def critic_loss(real: Float[Tensor, " n"], fake: Float[Tensor, " m"]) -> Tensor:
+    """Minus the difference of means whose largest value over all 1-Lipschitz functions
+    is the Wasserstein distance; needs `gradient_penalty` or another bound."""
+    return fake.mean() - real.mean()
+
+
+def score_loss(fake: Float[Tensor, " n"]) -> Tensor:
+    """-E[D(G(z))], the generator's loss against a hinge or a critic."""
+    return -fake.mean()
+
+
+class Game(NamedTuple):
+    """What each player minimises."""
+
+    discriminator: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[[Tensor], Tensor]
+
+
+NONSATURATING = Game(bce_loss, nonsaturating_loss)
+MINIMAX = Game(bce_loss, minimax_loss)
+HINGE = Game(hinge_loss, score_loss)
+WASSERSTEIN = Game(critic_loss, score_loss)
+
+# --- Penalties on the discriminator ---------------------------------------------------
+
+
+def r1_penalty(
+    discriminator: Callable[..., Tensor],
+    real: Float[Tensor, "n *x"],
+    fake: Float[Tensor, "n *x"],
+    labels: Int64[Tensor, " n"] | None = None,
+    *,
+    weight: float = 1.0,
+) -> Float[Tensor, ""]:
+    """weight / 2 E|grad D(x)|^2 over real x (Mescheder et al., equation 9)."""
+    return weight / 2 * _slopes(discriminator, real, labels).square().mean()
+
+
+def gradient_penalty(
+    discriminator: Callable[..., Tensor],
+    real: Float[Tensor, "n *x"],
+    fake: Float[Tensor, "n *x"],
+    labels: Int64[Tensor, " n"] | None = None,
+    *,
+    weight: float = 10.0,
+) -> Float[Tensor, ""]:
+    """weight E(|grad D(x)| - 1)^2 between real and made (Gulrajani et al., eq. 3)."""
+    along = torch.rand(len(real), *[1] * (real.dim() - 1)).to(real.device)
+    between = torch.lerp(real, fake, along)
+    return weight * (_slopes(discriminator, between, labels) - 1).square().mean()
+
+
+def _slopes(
+    discriminator: Callable[..., Tensor], x: Tensor, labels: Tensor | None
+) -> Float[Tensor, " n"]:
+    """The length of each picture's gradient, with a graph for its own gradient."""
+    x = x.detach().requires_grad_()
+    logits = discriminator(x) if labels is None else discriminator(x, labels)
+    (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
+    # The root has no derivative at 0, where a new discriminator may well be.
+    return gradient.float().flatten(1).square().sum(1).add(1e-12).sqrt()
+
+
+# --- The two updates ------------------------------------------------------------------
+
+
+class Verdict(NamedTuple):
+    """What the discriminator's update saw, detached."""
+
+    loss: Float[Tensor, ""]
+    real: Float[Tensor, " n"]
+    """Logits of the real pictures, before the update."""
+    fake: Float[Tensor, " n"]
+
+
+def update_discriminator(
+    generator: nn.Module,
+    discriminator: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    real: Float[Tensor, "n *x"],
+    z: Float[Tensor, "n d"],
+    labels: Int64[Tensor, " n"] | None = None,
+    *,
+    game: Game = NONSATURATING,
+    penalty: Callable[..., Tensor] | None = None,
+    augment: Callable[[Tensor], Tensor] | None = None,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Verdict:
+    """One step of the discriminator; the generator is left alone."""
+    told = () if labels is None else (labels,)
+    with autocast():
+        with torch.no_grad():
+            fake = generator(z, *told)
+        if augment is not None:
+            real, fake = augment(real), augment(fake)
+        on_real, on_fake = discriminator(real, *told), discriminator(fake, *told)
+        loss = game.discriminator(on_real, on_fake)
+        if penalty is not None:
+            loss = loss + penalty(discriminator, real, fake.to(real.dtype), *told)
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return Verdict(loss.detach(), on_real.detach(), on_fake.detach())
+
+
+def update_generator(
+    generator: nn.Module,
+    discriminator: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    z: Float[Tensor, "n d"],
+    labels: Int64[Tensor, " n"] | None = None,
+    *,
+    game: Game = NONSATURATING,
+    augment: Callable[[Tensor], Tensor] | None = None,
+    autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> Float[Tensor, ""]:
+    """One step of the generator, through a discriminator that stays as it is."""
+    told = () if labels is None else (labels,)
+    with _frozen(discriminator):
+        with autocast():
+            fake = generator(z, *told)
+            if augment is not None:
+                fake = augment(fake)
+            loss = game.generator(discriminator(fake, *told))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+
+@contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    """Gradients pass through the network, but none is computed for its weights."""
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        network.requires_grad_(True)
+
+
+@torch.no_grad()
+def update_ema(ema: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the averaged weights towards the model's: a <- decay a + (1 - decay) w."""
+    moving, now = ema.state_dict(), model.state_dict()
+    for name, value in moving.items():
+        if value.is_floating_point():
+            value.lerp_(now[name].to(value), 1 - decay)
+        else:
+            value.copy_(now[name])

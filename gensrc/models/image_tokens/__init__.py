@@ -1,0 +1,1 @@
+"""Pictures as tokens: quantised autoencoders and a prior over their codes."""

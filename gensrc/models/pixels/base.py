@@ -1,0 +1,166 @@
+"""Pictures pixel by pixel: what PixelCNNs and the pixel Transformer share.
+
+Van den Oord, Kalchbrenner and Kavukcuoglu, Pixel Recurrent Neural Networks, ICML 2016,
+section 2, is the source of the factorisation, in raster order and then by colour.
+
+Deviations: networks are shown 2x - 1, so that the zeros beyond the border are neither
+black nor white. All noise of a sample is uniform and drawn beforehand.
+
+Shapes: b pictures, c h w, p numbers with which a network describes a pixel, n samples.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from gensrc.models.checks import check_labels, check_temperature
+from gensrc.models.pixels.likelihoods import likelihood_of
+
+Step = Callable[[int, int], Tensor]
+"""From row and column to the p numbers of that pixel, "n p"; called in raster order."""
+
+
+class Labelled(NamedTuple):
+    """A batch with classes, for `loss`."""
+
+    images: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device) -> "Labelled":
+        return Labelled(self.images.to(device), self.labels.to(device))
+
+
+class PixelModel(nn.Module):
+    """p(x) = prod_i p(x_i | x_<i), pixel by pixel; a network gives the parameters.
+
+    channels: of a picture. size: its height and width, for sampling.
+    likelihood: "bernoulli", "categorical" (a softmax over `levels` grey levels), or
+        "logistic_mixture" (of `num_components` logistics cut into 256 levels).
+    num_classes: how many there are if pictures are drawn given a class; 0 if not.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 1,
+        size: tuple[int, int] = (28, 28),
+        likelihood: str = "bernoulli",
+        levels: int = 256,
+        num_components: int = 5,
+        num_classes: int = 0,
+    ) -> None:
+        super().__init__()
+        self.family = likelihood_of(
+            likelihood, channels, levels=levels, num_components=num_components
+        )
+        self.channels, self.size = channels, (size[0], size[1])
+        self.num_classes = num_classes
+
+    def forward(
+        self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b p h w"]:
+        """The parameters of each pixel's distribution, from those before it alone."""
+        raise NotImplementedError
+
+    def log_prob(
+        self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, "b h w"]:
+        """log p of each pixel given all before it, in nats; their sum is log p(x).
+
+        Raises ValueError for another number of channels, values that are not levels,
+        and labels that are missing, superfluous or of no class.
+        """
+        self.check(x, labels)
+        return self.family.log_prob(self(x, labels), x)
+
+    def loss(self, batch: Tensor | Labelled) -> Float[Tensor, ""]:
+        """-log p(x) in nats a picture, mean over b."""
+        x, labels = batch if isinstance(batch, Labelled) else (batch, None)
+        return -self.log_prob(x, labels).sum((1, 2)).mean()
+
+    def check(self, x: Tensor, labels: Tensor | None) -> None:
+        if x.shape[1] != self.channels:
+            raise ValueError(
+                f"the pictures have {x.shape[1]} channels, the model {self.channels}: "
+                f"build it with channels={x.shape[1]}, or convert the pictures"
+            )
+        self.family.check(x)
+        check_labels(labels, len(x), self.num_classes)
+
+    def check_size(self, x: Tensor) -> None:
+        """For networks with a position embedding, which fixes the size."""
+        if tuple(x.shape[2:]) != self.size:
+            raise ValueError(
+                f"the model reads pictures of {self.size}, not {tuple(x.shape[2:])}: "
+                f"build it with size={tuple(x.shape[2:])}, or cut the pictures"
+            )
+
+    def naive(self, x: Float[Tensor, "n c h w"], labels: Tensor | None) -> Step:
+        """A step that computes all of the picture anew."""
+        return lambda row, column: self(x, labels)[:, :, row, column]
+
+    def cached(self, x: Float[Tensor, "n c h w"], labels: Tensor | None) -> Step:
+        """A step that keeps what it computed of the pixels before."""
+        return self.naive(x, labels)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        *,
+        labels: Int[Tensor, " n"] | None = None,
+        given: Float[Tensor, "n c h w"] | None = None,
+        known: Bool[Tensor, "h w"] | None = None,
+        temperature: float = 1.0,
+        use_cache: bool = True,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "n c h w"]:
+        """n pictures, pixel by pixel.
+
+        given, known: pictures, of which the pixels where `known` is True are kept. A
+            pixel is drawn given those before it, so that the result is a sample of
+            p(unknown | known) only if all that is known comes first in raster order.
+        use_cache: False computes everything anew for every pixel; the noise is the
+            same, and so are the pictures but for rounding.
+
+        Raises ValueError for a temperature that is not positive, for one of `given` and
+        `known` without the other, and as `log_prob` does.
+        """
+        check_temperature(temperature)
+        if (given is None) != (known is None):
+            raise ValueError(
+                "given and known come together: pictures, and what to keep"
+            )
+        where = next(self.parameters()).device
+        labels = None if labels is None else labels.to(where)
+        check_labels(labels, n, self.num_classes)
+        height, width = self.size
+        x = torch.zeros(n, self.channels, height, width, device=where)
+        kept = torch.zeros(height, width, dtype=torch.bool) if known is None else known
+        if given is not None:
+            self.check(given, labels)
+            x = torch.where(kept.to(where), given.to(where), x)
+        shape = (height, width, n, self.family.uniforms)
+        noise = torch.rand(shape, generator=generator).to(where)
+        step = self.cached(x, labels) if use_cache else self.naive(x, labels)
+        last = int((~kept).flatten().nonzero().max()) if not bool(kept.all()) else -1
+        for place in range(last + 1):
+            row, column = divmod(place, width)
+            if bool(kept[row, column]):
+                if use_cache:
+                    step(row, column)  # what comes later needs what it computes
+                continue
+            for colour in range(self.family.colours):
+                drawn = self.family.draw(
+                    step(row, column), noise[row, column], colour, temperature
+                )
+                x[:, colour : colour + drawn.shape[1], row, column] = drawn
+        return x
+
+
+def rescale(x: Tensor) -> Tensor:
+    """From [0, 1] to what the networks are shown: -1 for black, 1 for white."""
+    return 2 * x - 1

@@ -1,0 +1,1 @@
+"""Autoregressive models of series, texts and sound without attention."""

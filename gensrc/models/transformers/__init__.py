@@ -1,0 +1,1 @@
+"""Transformers: attention, positions, blocks, and the language models of them."""

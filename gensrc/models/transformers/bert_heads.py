@@ -1,0 +1,124 @@
+"""A pre-trained BERT set to a task: classes of rows, and spans that answer a question.
+
+Devlin, Chang, Lee and Toutanova, BERT: Pre-training of Deep Bidirectional Transformers
+for Language Understanding, NAACL 2019, is the source of both (figures 4b and 4c).
+
+Deviations: classes are read off the mean of all tokens, not off the first. Nothing has
+taught the vector of the first token to stand for its row, as there is no next-sentence
+task in `gensrc.models.transformers.bert`. So the layer in between, the pooler, starts
+anew as well.
+
+Rows of ids are those of `gensrc.models.transformers.bert`; both tasks refuse one of
+nothing but PAD.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from gensrc.data.vocabulary import PAD, SPECIALS
+from gensrc.models.transformers.bert import Bert, initialise, segments
+
+
+class BertClassifier(nn.Module):
+    """A class for each row, read off the mean of the vectors of its tokens.
+
+    A batch has the label of each row as its last column.
+    """
+
+    def __init__(self, *, num_classes: int, **config: int | float | bool) -> None:
+        super().__init__()
+        self.bert = Bert(**config)  # type: ignore[arg-type]
+        embed_dim = self.bert.tokens.embedding_dim
+        self.pooler = nn.Linear(embed_dim, embed_dim)
+        self.dropout = nn.Dropout(self.bert.encoder.config.dropout)
+        self.to_logits = nn.Linear(embed_dim, num_classes)
+        initialise(self.pooler)
+        initialise(self.to_logits)
+
+    def forward(self, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch classes"]:
+        """Raises ValueError for a row of nothing but padding."""
+        check_rows(ids)
+        real = (ids >= len(SPECIALS)).unsqueeze(2)
+        mean = (self.bert(ids) * real).sum(1) / real.sum(1).clamp(min=1)
+        return self.to_logits(self.dropout(self.pooler(mean).tanh()))
+
+    def loss(self, batch: Int[Tensor, "batch columns"]) -> Float[Tensor, ""]:
+        """Cross-entropy in nats a row. Raises ValueError for a label out of range."""
+        labels, classes = batch[:, -1], self.to_logits.out_features
+        if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+            raise ValueError(
+                f"labels must lie between 0 and {classes - 1}, these span "
+                f"{int(labels.min())} to {int(labels.max())}: is the last column the "
+                "label?"
+            )
+        return F.cross_entropy(self(batch[:, :-1]).float(), labels)
+
+
+class BertSpanReader(nn.Module):
+    """The part of a row's second text that answers its first: where it starts and ends.
+
+    A batch has the places of the answer's first and last token as its last columns.
+    """
+
+    def __init__(self, **config: int | float | bool) -> None:
+        super().__init__()
+        self.bert = Bert(**config)  # type: ignore[arg-type]
+        self.to_ends = nn.Linear(self.bert.tokens.embedding_dim, 2)
+        initialise(self.to_ends)
+
+    def forward(
+        self, ids: Int[Tensor, "batch time"]
+    ) -> tuple[Float[Tensor, "batch time"], Float[Tensor, "batch time"]]:
+        """Logits of each place as first and as last; -inf outside the second text.
+
+        Raises ValueError for a row that has no second text.
+        """
+        inside = second_text(ids)
+        check_rows(ids)
+        if not bool(inside.any(1).all()):
+            raise ValueError("each row needs a second text, in which to find the span")
+        ends = self.to_ends(self.bert(ids)).float()
+        first, last = ends.masked_fill(~inside.unsqueeze(2), -torch.inf).unbind(2)
+        return first, last
+
+    def loss(self, batch: Int[Tensor, "batch columns"]) -> Float[Tensor, ""]:
+        """Mean of both cross-entropies in nats a row.
+
+        Raises ValueError for a span that is not within the second text.
+        """
+        ids, wanted = batch[:, :-2], batch[:, -2:]
+        inside = second_text(ids)
+        within = (wanted >= 0) & (wanted < ids.shape[1])
+        if not within.all() or not inside.gather(1, wanted).all():
+            raise ValueError(
+                "spans must lie within the second text of their row: are the last two "
+                "columns the places of the first and the last token?"
+            )
+        first, last = self(ids)
+        begin, end = wanted.unbind(1)
+        return (F.cross_entropy(first, begin) + F.cross_entropy(last, end)) / 2
+
+    def answer(
+        self, ids: Int[Tensor, "batch time"], *, longest: int = 8
+    ) -> Int[Tensor, "batch 2"]:
+        """The most probable span of 1 to `longest` tokens: its first and its last."""
+        first, last = self(ids)
+        pairs = first.unsqueeze(2) + last.unsqueeze(1)
+        fits = torch.ones_like(pairs[0], dtype=torch.bool).triu().tril(longest - 1)
+        best = pairs.masked_fill(~fits, -torch.inf).flatten(1).argmax(1)
+        time = ids.shape[1]
+        return torch.stack([best // time, best % time], 1)
+
+
+def check_rows(ids: Int[Tensor, "batch time"]) -> None:
+    """Raises ValueError for a row of nothing but padding."""
+    empty = (ids == PAD).all(1).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"rows {empty[:5]} are nothing but padding: leave them out")
+
+
+def second_text(ids: Int[Tensor, "batch time"]) -> Bool[Tensor, "batch time"]:
+    """Where the tokens of a row's second text stand."""
+    return (segments(ids) == 1) & (ids >= len(SPECIALS))

@@ -1,0 +1,64 @@
+"""The classifier: cross-entropy by its definition, features that decide, and learning what can be learnt."""
+
+import pytest
+import torch
+
+from gensrc.evaluation.image_classifier import ImageClassifier
+
+
+def small(**options: int) -> ImageClassifier:
+    torch.manual_seed(0)
+    return ImageClassifier(**{"image_size": 8, "width": 4, "num_classes": 3, **options}).eval()
+
+
+def pictures(n: int = 6, seed: int = 0) -> torch.Tensor:
+    return torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+
+
+def test_loss_is_minus_the_log_probability_of_the_label():
+    model, x, labels = small(), pictures(), torch.tensor([0, 1, 2, 2, 1, 0])
+    probs = model(x).exp() / model(x).exp().sum(1, keepdim=True)
+    each = [-probs[row, label].log() for row, label in enumerate(labels.tolist())]
+    torch.testing.assert_close(model.loss(x, labels), torch.stack(each).mean())
+
+
+def test_logits_are_linear_in_the_features_and_the_largest_is_the_class():
+    model, x = small(), pictures()
+    logits = model.features(x) @ model.head.weight.T + model.head.bias
+    torch.testing.assert_close(model(x), logits)
+    assert torch.equal(model.classify(x), logits.argmax(1))
+    assert model.features(x).shape == (6, 16)
+
+
+def test_in_evaluation_a_picture_is_judged_by_itself():
+    model, x = small(), pictures()
+    torch.testing.assert_close(model(x)[2:3], model(x[2:3]))
+
+
+def test_every_weight_has_a_gradient():
+    model = small().train()
+    model.loss(pictures(16), torch.arange(16) % 3).backward()
+    assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in model.parameters())
+
+
+def test_it_learns_which_half_is_bright():
+    model = small(num_classes=2).train()
+    labels = torch.arange(64) % 2
+    x = -torch.ones(64, 1, 8, 8)
+    x[labels == 1, :, :4] = 1
+    x[labels == 0, :, 4:] = 1
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(30):
+        optimizer.zero_grad()
+        model.loss(x, labels).backward()
+        optimizer.step()
+    assert torch.equal(model.eval().classify(x), labels)
+
+
+def test_wrong_sizes_and_pictures():
+    with pytest.raises(ValueError, match="multiple of 8"):
+        small(image_size=28)
+    with pytest.raises(ValueError, match="no size below 1"):
+        small(width=0)
+    with pytest.raises(ValueError, match=r"have shape \(2, 1, 16, 16\); this classifier wants \(n, 1, 8, 8\)"):
+        small()(torch.zeros(2, 1, 16, 16))

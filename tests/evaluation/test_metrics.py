@@ -1,0 +1,98 @@
+"""Metrics against closed forms and against slow, plain references."""
+
+import pytest
+import torch
+
+from gensrc.evaluation import metrics
+
+
+def gaussian(n: int, mean: float, sd: float, seed: int) -> torch.Tensor:
+    return mean + sd * torch.randn(n, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_frechet_distance_of_gaussians_is_the_closed_form():
+    a, b = gaussian(200_000, 0.0, 1.0, 1), gaussian(200_000, 2.0, 3.0, 2)
+    # independent coordinates: sum over three of (mean difference)^2 + (sd difference)^2
+    assert metrics.frechet_distance(a, b) == pytest.approx(3 * (4 + 4), rel=0.01)
+
+
+def test_frechet_distance_sees_correlation():
+    mix = torch.tensor([[1.0, 0.0, 0.0], [0.9, 0.436, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    independent = gaussian(100_000, 0.0, 1.0, 1)
+    correlated = gaussian(100_000, 0.0, 1.0, 2) @ mix.T
+    covariance = mix @ mix.T
+    expected = 3 + covariance.trace() - 2 * torch.linalg.eigvalsh(covariance).sqrt().sum()
+    assert metrics.frechet_distance(independent, correlated) == pytest.approx(expected.item(), abs=0.02)
+
+
+def test_frechet_distance_of_a_set_to_itself_is_zero_and_it_is_symmetric():
+    a, b = gaussian(500, 0.0, 1.0, 1), gaussian(500, 1.0, 2.0, 2)
+    assert metrics.frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
+    assert metrics.frechet_distance(a, b) == pytest.approx(metrics.frechet_distance(b, a))
+
+
+def test_frechet_distance_takes_constant_features():
+    a, b = torch.zeros(10, 2), torch.ones(10, 2)
+    assert metrics.frechet_distance(a, b) == pytest.approx(2)
+
+
+def test_knn_classify_equals_a_plain_count():
+    torch.manual_seed(0)
+    known, labels = torch.randn(60, 2), torch.randint(0, 3, (60,))
+    codes = torch.randn(1100, 2)
+    expected = []
+    for point in codes:
+        nearest = labels[(known - point).norm(dim=1).argsort()[:5]].tolist()
+        expected.append(max(sorted(set(nearest)), key=nearest.count))
+    assert metrics.knn_classify(known, labels, codes, k=5).tolist() == expected
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_knn_classify_refuses_a_bad_k(k):
+    with pytest.raises(ValueError, match=f"between 1 and the 4 known codes, not {k}"):
+        metrics.knn_classify(torch.zeros(4, 2), torch.zeros(4).long(), torch.zeros(1, 2), k=k)
+
+
+def test_active_units_counts_variances_above_the_threshold():
+    codes = torch.randn(5000, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.2, 0.05, 0.0])
+    assert metrics.active_units(codes) == 2
+    assert metrics.active_units(codes, threshold=0.001) == 3
+
+
+def test_active_directions_do_not_depend_on_the_axes():
+    codes = torch.randn(5000, 4, generator=torch.Generator().manual_seed(0)) * torch.tensor([1.0, 0.2, 0.05, 0.0])
+    turned = codes @ torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(1))).Q
+    assert metrics.active_directions(codes) == metrics.active_directions(turned) == 2
+    assert metrics.active_units(turned) > 2
+    assert metrics.active_directions(turned, threshold=0.001) == 3
+
+
+def cloud(n: int, low: float, high: float, seed: int) -> torch.Tensor:
+    return low + (high - low) * torch.rand(n, 2, generator=torch.Generator().manual_seed(seed))
+
+
+def test_precision_and_recall_equal_a_plain_count():
+    real, made, k = cloud(40, 0, 1, 1), cloud(60, 0.5, 1.5, 2), 3
+
+    def covered(points, centres):
+        radii = [sorted((c - other).norm().item() for other in centres)[k] for c in centres]
+        found = [any((p - c).norm().item() <= radius for c, radius in zip(centres, radii, strict=True)) for p in points]
+        return sum(found) / len(found)
+
+    found = metrics.precision_recall(real, made, k=k)
+    assert found.precision == pytest.approx(covered(made, real))
+    assert found.recall == pytest.approx(covered(real, made))
+
+
+def test_what_is_made_in_a_part_of_the_data_is_precise_and_recalls_little():
+    found = metrics.precision_recall(cloud(1500, 0, 1, 1), cloud(1500, 0, 0.5, 2))
+    assert found.precision > 0.97
+    assert found.recall == pytest.approx(0.25, abs=0.05)
+    apart = metrics.precision_recall(cloud(50, 0, 1, 1), cloud(50, 8, 9, 2))
+    assert apart == (0, 0)
+
+
+@pytest.mark.parametrize("k", [0, 5])
+def test_precision_recall_refuses_a_bad_k(k):
+    with pytest.raises(ValueError, match=f"at least 1 and below 5, .* not {k}"):
+        metrics.precision_recall(torch.zeros(9, 2), torch.zeros(5, 2), k=k)
