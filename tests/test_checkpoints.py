@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import struct
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from gensrc import checkpoints, notebook
 from gensrc.models.vae import vae
 
 CONFIG = {"hidden_dim": 8, "latent_dim": 2}
+MB = 2**20
 BIG = {"hidden_dim": 64, "latent_dim": 2}
 
 
@@ -225,9 +228,37 @@ def test_a_damaged_recording_is_refused(folder):
         checkpoints.load_recording("film")
 
 
-def test_every_shipped_checkpoint_matches_its_card():
-    paths = list(checkpoints.SHIPPED.glob("*.safetensors"))
+# --- What is shipped ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shelf", [checkpoints.SHIPPED, checkpoints.RECORDINGS], ids=["checkpoints", "recordings"])
+def test_every_shipped_file_matches_its_card(shelf):
+    paths = list(shelf.glob("*.safetensors"))
     assert paths
+    assert {path.stem for path in paths} == {path.stem for path in shelf.glob("*.json")}
     for path in paths:
         card = json.loads(path.with_suffix(".json").read_text())
-        assert path.stat().st_size == card["bytes"] <= checkpoints.LARGEST
+        tensors, _ = checkpoints._read(shelf, path.stem)  # raises where the checksum is not the card's
+        assert path.stat().st_size == card["bytes"] <= checkpoints.LARGEST, path
+        if shelf == checkpoints.SHIPPED:
+            rows = any(value.dtype == torch.int8 for value in tensors.values())
+            assert card["encoding"] == ("int8 rows" if rows else "float16"), path
+            assert card["relative_error"] <= 0.03, path
+
+
+def test_the_weights_of_the_book_take_20_mb_at_most_and_its_recordings_4():
+    """The final budget of the weights is 30 MB, for 31 chapters; the 17 that are written get two thirds of it."""
+    sizes = [
+        sum(path.stat().st_size for path in shelf.iterdir()) for shelf in (checkpoints.SHIPPED, checkpoints.RECORDINGS)
+    ]
+    assert sizes[0] <= 20 * MB
+    assert sizes[1] <= 4 * MB
+
+
+def test_the_wheel_holds_weights_and_recordings():
+    """The build takes the package's folder whole, so they only have to lie in it and be in no ignored place."""
+    root = Path(checkpoints.__file__).parents[1]
+    build = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert build == {"packages": ["gensrc"]}
+    for shelf in (checkpoints.SHIPPED, checkpoints.RECORDINGS):
+        assert shelf.parent == root / "gensrc"
