@@ -243,7 +243,7 @@ def test_every_shipped_file_matches_its_card(shelf):
         if shelf == checkpoints.SHIPPED:
             rows = any(value.dtype == torch.int8 for value in tensors.values())
             assert card["encoding"] == ("int8 rows" if rows else "float16"), path
-            assert card["relative_error"] <= 0.03, path
+            assert card["relative_error"] <= 0.05, path
 
 
 def test_the_weights_of_the_book_take_20_mb_at_most_and_its_recordings_4():
