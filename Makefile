@@ -39,11 +39,11 @@ serve: $(READY)
 status: $(READY)
 	$(BOOK) status
 
-# The steps of CI, cheapest first; of the last, which take one core each, two at a time.
-test: check status unit site notebooks threads
+# The steps of CI, cheapest first; of the last, none of which keeps two cores busy all the time, two at a time.
+test: check status unit site notebooks
 	@mkdir -p _build
-	@$(MAKE) float32 >_build/float32.log 2>&1 & $(MAKE) browser colab; here=$$?; wait $$!; there=$$?; \
-	cat _build/float32.log; exit $$((here + there))
+	@$(MAKE) settings >_build/settings.log 2>&1 & $(MAKE) browser colab; here=$$?; wait $$!; there=$$?; \
+	cat _build/settings.log; exit $$((here + there))
 
 test-fast: $(READY)
 	$(PYTEST) -m "not browser and not slow"
@@ -55,7 +55,7 @@ check: $(READY)
 	$(BOOK) check
 
 unit: $(READY)
-	OMP_NUM_THREADS=1 $(PYTEST) -n 2 -m "not browser" --ignore=tests/book/test_colab.py
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile -m "not browser" --ignore=tests/book/test_colab.py
 
 # Every stored output again, two chapters at a time, each on one thread.
 notebooks: $(READY)

@@ -1,9 +1,13 @@
 """The built site in Chromium: nothing from elsewhere, nothing broken, usable by everybody, explorers that explore."""
 
+import asyncio
 import io
 import re
 import shutil
 import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
@@ -18,7 +22,9 @@ from gensrc import widgets
 from gensrc.book import site
 from gensrc.book.repository import BookError, find_root
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="the Python package playwright is not installed")
+reason = "the Python package playwright is not installed"
+sync_api = pytest.importorskip("playwright.sync_api", reason=reason)
+async_api = pytest.importorskip("playwright.async_api", reason=reason)
 pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = find_root(Path(__file__))
@@ -36,6 +42,8 @@ FLAGS = [
 AXE = ROOT / "book" / "node_modules" / "axe-core" / "axe.min.js"
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
+SMALL_PHONE = {"width": 320, "height": 800}
+SIDE_BY_SIDE = 4  # pages open at once in a survey: two keep two cores busy while two others load
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +58,17 @@ def folder():
 
 
 @pytest.fixture(scope="module")
-def browser():
+def chromium() -> str:
     path = next(filter(None, CHROMIUM), None)
     if path is None:
         pytest.skip("no Chromium on this machine: the site was NOT tried in a browser (apt install chromium)")
+    return path
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
     with sync_api.sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        running = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield running
         running.close()
 
@@ -79,6 +92,11 @@ def pages(folder) -> list[str]:
     found = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.html"))
     # index.html leads on to the first page at once, and has a test of its own.
     return [name for name in found if not name.startswith(("_static/", "_sources/")) and name != "index.html"]
+
+
+@pytest.fixture(scope="module")
+def soups(folder, pages) -> dict[str, BeautifulSoup]:
+    return {name: BeautifulSoup((folder / name).read_text(encoding="utf8"), "html.parser") for name in pages}
 
 
 @pytest.fixture
@@ -109,96 +127,195 @@ class Record:
     @classmethod
     def of(cls, page) -> "Record":
         record = cls()
-        page.on("request", lambda request: record.asked.append(request.url))
-        page.on("requestfailed", lambda request: record.missing.append(request.url))
-        page.on("response", lambda response: response.status >= 400 and record.missing.append(response.url))
-        page.on("console", lambda message: message.type == "error" and record.errors.append(message.text))
-        page.on("pageerror", lambda error: record.errors.append(str(error)))
+        for event, hear in record.ears().items():
+            page.on(event, hear)
         return record
+
+    @contextmanager
+    def listening(self, page):
+        """Take down what a page does meanwhile; what it breaks off when the next is opened there is not its fault."""
+        ears = self.ears()
+        for event, hear in ears.items():
+            page.on(event, hear)
+        yield
+        for event, hear in ears.items():
+            page.remove_listener(event, hear)
+
+    def ears(self) -> dict[str, Callable]:
+        return {
+            "request": lambda request: self.asked.append(request.url),
+            "requestfailed": lambda request: self.missing.append(request.url),
+            "response": lambda response: response.status >= 400 and self.missing.append(response.url),
+            "console": lambda message: message.type == "error" and self.errors.append(message.text),
+            "pageerror": lambda error: self.errors.append(str(error)),
+        }
 
 
 # --- Every page ------------------------------------------------------------------------------------
 
+MAPS = """[...document.querySelectorAll('.gensrc-explore-map')].map(
+    map => [map, map.querySelector('img')].map(e => [e.offsetWidth, e.offsetHeight]))"""
+# In a listing the first word of each colour stands for the rest, which is two thirds of all that axe would look at;
+# the rest becomes text of the line that it stands in.
+MERGE_REPEATED_WORDS = """
+for (const listing of document.querySelectorAll('pre')) {
+  const seen = new Map(), repeated = [];
+  for (const word of listing.querySelectorAll('span:not([id], [style], [title], [role], [tabindex])')) {
+    if (word.childElementCount) continue;
+    const { color, backgroundColor, fontSize, fontWeight, opacity } = getComputedStyle(word);
+    const style = [color, backgroundColor, fontSize, fontWeight, opacity].join();
+    const beside = seen.get(word.parentElement) ?? new Set();
+    if (beside.has(style)) repeated.push(word);
+    seen.set(word.parentElement, beside.add(style));
+  }
+  for (const word of repeated) word.replaceWith(word.textContent);
+}"""
+# The one slow rule whose verdict is at most "moderate", which is not asked for.
+AXE_OPTIONS = "{resultTypes: ['violations'], rules: {region: {enabled: false}}}"
+
+
+@dataclass
+class Visit:
+    """What one page did and looked like, opened in one way."""
+
+    maps: list[list[list[int]]]  # of every map of an explorer: its size and the size of its picture
+    passed: int  # how many of axe's rules found the page sound
+    faults: list[tuple]  # the rules that found it seriously or critically unsound
+    wide: dict[int, int] = field(default_factory=dict)  # width of the window -> width of what can be scrolled to
+    record: Record = field(default_factory=Record)
+
+
+def survey(chromium: str, names: list[str], visit: Callable[..., Awaitable[Visit]], **options) -> dict[str, Visit]:
+    """`visit` every page once, several side by side, each side in a window and context of its own."""
+    found, left = {}, iter(names)
+
+    async def one_after_another(browser) -> None:
+        page = await browser.new_page(**options)  # one for all, since a window of its own costs as much as a page
+        for name in left:  # whoever is free takes the next
+            found[name] = await visit(page, name)
+
+    async def all_sides() -> None:
+        async with async_api.async_playwright() as playwright:
+            browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+            await asyncio.gather(*[one_after_another(browser) for _ in range(SIDE_BY_SIDE)])
+            await browser.close()
+
+    # In a thread, since the browser of the other tests keeps this thread's event loop.
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, all_sides()).result()
+    return found
+
+
+async def examine(page) -> Visit:
+    """Measure the maps of an open page, then have axe look at it."""
+    await page.evaluate("window.MathJax?.startup?.promise")
+    maps = await page.evaluate(MAPS)
+    await page.evaluate(MERGE_REPEATED_WORDS)
+    await page.evaluate(AXE.read_text(encoding="utf8"))
+    result = await page.evaluate(f"axe.run({AXE_OPTIONS})")
+    grave = [fault for fault in result["violations"] if fault["impact"] in ("serious", "critical")]
+    faults = [(fault["id"], [node["html"][:150] for node in fault["nodes"][:3]]) for fault in grave]
+    return Visit(maps, len(result["passes"]), faults)
+
+
+async def unfold(page) -> None:
+    """Open all that is folded, once the formulas are set."""
+    await page.evaluate("window.MathJax?.startup?.promise.then(() => new Promise(requestAnimationFrame))")
+    await page.evaluate("document.querySelectorAll('details:not([open])').forEach(e => { e.open = e.ours = true; })")
+
 
 @pytest.fixture(scope="module")
-def visits(browser, base, pages) -> dict[str, Record]:
-    """Every page, opened and scrolled through once."""
-    records = {}
-    context = browser.new_context(viewport=DESK)
-    for name in pages:
-        page = context.new_page()
-        records[name] = Record.of(page)
-        page.goto(base + name, wait_until="networkidle")
-        page.evaluate("scrollTo(0, document.body.scrollHeight)")
-        page.wait_for_load_state("networkidle")
-        page.close()
-    context.close()
-    return records
+def at_desk(chromium, base, pages) -> dict[str, Visit]:
+    """Every page in light colours on a desk, scrolled through."""
+
+    async def visit(page, name: str) -> Visit:
+        record = Record()
+        with record.listening(page):
+            await page.goto(base + name, wait_until="networkidle")
+            await page.evaluate("scrollTo(0, document.body.scrollHeight)")
+            await page.wait_for_load_state("networkidle")
+            visit = await examine(page)
+        visit.record = record
+        return visit
+
+    return survey(chromium, pages, visit, viewport=DESK, color_scheme="light", reduced_motion="reduce")
 
 
-def complaints(visits: dict[str, Record], choose) -> dict[str, list[str]]:
-    return {name: found for name, record in visits.items() if (found := choose(record))}
+@pytest.fixture(scope="module")
+def on_phone(chromium, base, pages) -> dict[str, Visit]:
+    """Every page in dark colours on a phone, whose width is measured in both sizes.
+
+    It is loaded on the smaller one. The script that lets a wide formula scroll by itself measures only then, and what
+    is too wide on the larger one is so on the smaller.
+    """
+
+    async def visit(page, name: str) -> Visit:
+        await page.set_viewport_size(SMALL_PHONE)
+        await page.goto(base + name)
+        await unfold(page)
+        wide = {}
+        for size in (SMALL_PHONE, PHONE):
+            await page.set_viewport_size(size)
+            wide[size["width"]] = await page.evaluate("document.documentElement.scrollWidth")
+        await page.evaluate("document.querySelectorAll('details').forEach(e => { if (e.ours) e.open = false; })")
+        visit = await examine(page)
+        visit.wide = wide
+        return visit
+
+    return survey(chromium, pages, visit, viewport=SMALL_PHONE, color_scheme="dark", reduced_motion="reduce")
 
 
-def test_no_page_asks_another_host_for_anything(visits, base):
-    assert len(visits) > 8, "the site has lost its pages"
-
-    def outside(record):
-        return [url for url in record.asked if not url.startswith((base, "data:", "blob:"))]
-
-    assert complaints(visits, outside) == {}
+@pytest.fixture(params=["at_desk", "on_phone"])
+def visits(request) -> dict[str, Visit]:
+    """Every page, in both ways."""
+    return request.getfixturevalue(request.param)
 
 
-def test_everything_that_a_page_asks_for_is_there_and_no_page_complains(visits):
-    assert complaints(visits, lambda record: record.missing) == {}
-    assert complaints(visits, lambda record: record.errors) == {}
+def complaints(visits: dict[str, Visit], choose) -> dict[str, list]:
+    return {name: found for name, visit in visits.items() if (found := choose(visit))}
 
 
-@pytest.mark.parametrize(("scheme", "viewport"), [("light", DESK), ("dark", PHONE)])
-def test_axe_finds_nothing_serious(browser, base, pages, scheme, viewport):
-    context = browser.new_context(viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
-    context.add_init_script(path=AXE)
-    page = context.new_page()
-    found, looked = {}, 0
-    for name in pages:
-        page.goto(base + name)
-        page.evaluate("window.MathJax?.startup?.promise")
-        result = page.evaluate("axe.run({resultTypes: ['violations']})")
-        looked += len(result["passes"])
-        grave = [fault for fault in result["violations"] if fault["impact"] in ("serious", "critical")]
-        if grave:
-            found[name] = [(fault["id"], [node["html"][:150] for node in fault["nodes"][:3]]) for fault in grave]
-    context.close()
-    assert looked > 10 * len(pages), "axe has looked at nothing"
-    assert found == {}
+def test_no_page_asks_another_host_for_anything(at_desk, base):
+    assert len(at_desk) > 8, "the site has lost its pages"
+
+    def outside(visit):
+        return [url for url in visit.record.asked if not url.startswith((base, "data:", "blob:"))]
+
+    assert complaints(at_desk, outside) == {}
+
+
+def test_everything_that_a_page_asks_for_is_there_and_no_page_complains(at_desk):
+    assert all(visit.record.asked for visit in at_desk.values())
+    assert complaints(at_desk, lambda visit: visit.record.missing) == {}
+    assert complaints(at_desk, lambda visit: visit.record.errors) == {}
+
+
+def test_axe_finds_nothing_serious(visits):
+    assert sum(visit.passed for visit in visits.values()) > 10 * len(visits), "axe has looked at nothing"
+    assert complaints(visits, lambda visit: visit.faults) == {}
 
 
 @pytest.mark.parametrize("width", [390, 320])
-def test_no_page_scrolls_sideways_on_a_phone(browser, base, pages, width):
-    context = browser.new_context(viewport={"width": width, "height": 800})
-    page = context.new_page()
-    wide = {}
-    for name in pages:
-        page.goto(base + name)
-        page.evaluate("window.MathJax?.startup?.promise.then(() => new Promise(requestAnimationFrame))")
-        page.evaluate("document.querySelectorAll('details').forEach((e) => { e.open = true; })")
-        if (scroll := page.evaluate("document.documentElement.scrollWidth")) > width:
-            wide[name] = scroll
-    context.close()
-    assert wide == {}
+def test_no_page_scrolls_sideways_on_a_phone(on_phone, width):
+    assert complaints(on_phone, lambda visit: [visit.wide[width]] if visit.wide[width] > width else []) == {}
 
 
-def test_every_picture_has_its_text(folder, pages):
+def test_a_map_is_as_large_as_its_picture(visits):
+    """Else the marker, which is placed in parts of the map, stands beside the picture that it means."""
+    assert complaints(visits, lambda visit: visit.maps), "no page has a map"
+    assert complaints(visits, lambda visit: [[map, image] for map, image in visit.maps if map != image]) == {}
+
+
+def test_every_picture_has_its_text(soups):
     without = []
-    for name in pages:
-        for image in BeautifulSoup((folder / name).read_text(encoding="utf8"), "html.parser").find_all("img"):
+    for name, soup in soups.items():
+        for image in soup.find_all("img"):
             if not image.get("alt") and image.find_parent(attrs={"aria-hidden": "true"}) is None:
                 without.append((name, str(image)[:150]))
     assert without == []
 
 
-def test_every_link_inside_the_site_leads_to_a_page_and_a_place_on_it(folder, pages):
-    soups = {name: BeautifulSoup((folder / name).read_text(encoding="utf8"), "html.parser") for name in pages}
+def test_every_link_inside_the_site_leads_to_a_page_and_a_place_on_it(folder, soups):
     places = {name: {tag["id"] for tag in soup.find_all(id=True)} for name, soup in soups.items()}
     broken = []
     for name, soup in soups.items():
@@ -213,11 +330,10 @@ def test_every_link_inside_the_site_leads_to_a_page_and_a_place_on_it(folder, pa
     assert broken == []
 
 
-def test_every_page_can_be_shared(folder, pages):
-    for name in pages:
+def test_every_page_can_be_shared(folder, soups):
+    for name, soup in soups.items():
         if name in ("404.html", "search.html"):
             continue
-        soup = BeautifulSoup((folder / name).read_text(encoding="utf8"), "html.parser")
         shared = {tag["property"]: tag["content"] for tag in soup.find_all("meta", property=True)}
         assert shared["og:title"], name
         assert shared["og:description"], name
@@ -406,20 +522,6 @@ def test_without_a_script_the_middle_picture_stands_alone(open_page, explorers):
     assert [place_in(page, index) for index in range(4)] == [2, 10, 42, 2]
     assert page.locator("input:visible").count() == 0
     assert page.locator("figcaption").first.is_visible()
-
-
-@pytest.mark.parametrize("width", [1200, 390])
-def test_a_map_is_as_large_as_its_picture(open_page, pages, width):
-    """Else the marker, which is placed in parts of the map, stands beside the picture that it means."""
-    both = "e => [e, e.querySelector('img')].map(x => [x.offsetWidth, x.offsetHeight])"
-    seen = 0
-    for path in (path for path in pages if "notebooks/" in path):
-        page = open_page(path, viewport={"width": width, "height": 900})
-        for area in page.query_selector_all(".gensrc-explore-map"):
-            box, image = area.evaluate(both)
-            assert box == image, path
-            seen += 1
-    assert seen
 
 
 def test_the_first_page_shows_an_explorer_that_works(open_page):

@@ -136,10 +136,10 @@ def test_a_chapter_that_takes_too_long_is_stopped(book: Any) -> None:
 
 
 def test_the_limit_is_for_the_chapter_not_for_each_cell(book: Any) -> None:
-    book.chapter(A, *["import time\ntime.sleep(2.5)"] * 4)
-    status, said = book.run("execute", "--timeout", "6")
+    book.chapter(A, *["import time\ntime.sleep(1.5)"] * 4)
+    status, said = book.run("execute", "--timeout", "4")
     assert status == 1
-    assert "the time limit of 6 s was reached" in said
+    assert "the time limit of 4 s was reached" in said
 
 
 def test_a_kernel_that_dies_is_told(book: Any) -> None:

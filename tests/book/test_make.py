@@ -156,21 +156,20 @@ def test_ci_and_make_test_run_every_check(folder: Path) -> None:
     add_chapters(folder)
     assert make(folder, "test").returncode == 0
     steps = [line.removeprefix("python -m pytest ") for line in log(folder)[1:]]
-    together = steps[-3:]  # the first of them beside the other two
-    assert steps[:-3] == [
+    together = steps[-4:]  # two chapters beside two other steps
+    assert steps[:-4] == [
         "ruff check .",
         "ruff format --check .",
         "mypy ",
         "gensrc-book check",
         "gensrc-book status",
-        "-n 2 -m not browser --ignore=tests/book/test_colab.py",
+        "-n 2 --dist loadfile -m not browser --ignore=tests/book/test_colab.py",
         "gensrc-book site",
         "--nbval -n 2 --dist loadscope notebooks",
-        "--nbval notebooks/1-part/03-vae.ipynb",
     ]
     others = ["-m browser", "tests/book/test_colab.py"]
     assert [step for step in together if step in others] == others
-    assert "--nbval notebooks/1-part/03-vae.ipynb" in together
+    assert together.count("--nbval notebooks/1-part/03-vae.ipynb") == 2
     assert (ROOT / ".ci/run").read_text().rstrip().endswith("\nmake test")
 
 
@@ -183,7 +182,12 @@ def test_test_stops_at_the_first_failure(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "failing",
-    ['test "$GENSRC_PRECISION" != float32', 'test "$*" != "-m pytest -m browser"', 'test "${3%colab.py}" = "$3"'],
+    [
+        'test "$GENSRC_PRECISION" != float32',
+        'test "$OMP_NUM_THREADS" != 2',
+        'test "$*" != "-m pytest -m browser"',
+        'test "${3%colab.py}" = "$3"',
+    ],
 )
 def test_test_tells_of_a_failure_in_the_steps_that_run_together(folder: Path, failing: str) -> None:
     add_chapters(folder)

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ import torch
 from gensrc.data.series import air_passengers, sunspots
 from gensrc.models.sequences.autoregression import AR, NonStationaryWarning
 
-library = pytest.importorskip("statsmodels.tsa.api", reason="the reference is statsmodels")
+
+@pytest.fixture
+def library() -> ModuleType:
+    return pytest.importorskip("statsmodels.tsa.api", reason="the reference is statsmodels")
 
 
 def model(*coefficients: float, intercept: float = 0.0, sigma: float = 1.0) -> AR:
@@ -22,7 +26,7 @@ def noise(length: int, seed: int = 0) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("order", [1, 2, 5])
-def test_fit_equals_statsmodels(order: int) -> None:
+def test_fit_equals_statsmodels(order: int, library: ModuleType) -> None:
     values = sunspots().values
     ours, theirs = AR.fit(values, order), library.AutoReg(values.numpy(), order).fit()
     assert [ours.intercept, *ours.coefficients.tolist()] == pytest.approx(theirs.params.tolist(), rel=1e-8)
@@ -36,15 +40,13 @@ def test_fit_equals_statsmodels(order: int) -> None:
 @pytest.mark.parametrize("order", [1, 2, 9])
 @pytest.mark.filterwarnings("ignore::gensrc.models.sequences.autoregression.NonStationaryWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-def test_the_unit_root_statistic_is_that_of_dickey_and_fuller(order: int) -> None:
+def test_the_unit_root_statistic_is_that_of_dickey_and_fuller(order: int, library: ModuleType) -> None:
     values = sunspots().values
-    from statsmodels.tsa.stattools import adfuller
-
-    theirs = adfuller(values.numpy(), maxlag=order - 1, autolag=None)
+    theirs = library.adfuller(values.numpy(), maxlag=order - 1, autolag=None)
     assert AR.fit(values, order).unit_root == pytest.approx(theirs[0], rel=1e-6)
 
 
-def test_forecast_equals_statsmodels() -> None:
+def test_forecast_equals_statsmodels(library: ModuleType) -> None:
     values = sunspots().values
     ours, theirs = AR.fit(values, 3), library.AutoReg(values.numpy(), 3).fit()
     forecast = ours.forecast(values, 12)
