@@ -1,4 +1,4 @@
-"""What a chapter calls: start, report, claim, source, figure, sounds.
+"""What a chapter calls: start, report, claim, trained, recorded, source, figure, sounds.
 
 A chapter prints three kinds of line and nothing else (book/how-to-read.md): exact ones by `print`, measured ones by
 `report`, which carries its own tolerance, and statements of fact by `claim`, which raises where the fact fails.
@@ -132,12 +132,14 @@ def trained(
     config: dict[str, Any],
     about: str,
     train: Callable[[Model], Any],
+    bits: int = 8,
 ) -> Model:
     """The trained model of checkpoint `name`, built as kind(**config) and in evaluation mode.
 
     In the full profile it is trained first and saved; either way it is then loaded from the file, so that both
-    profiles show the very same weights, rounded as they are shipped. `about` says in a sentence how it was trained.
-    Only seed 0 is shipped: a full run with another seed shows what it has trained and overwrites nothing.
+    profiles show the very same weights, rounded as they are shipped: to rows of 8 bits, or to half precision with
+    bits=16 where 8 would move a figure too far. `about` says in a sentence how it was trained. Only seed 0 is
+    shipped: a full run with another seed shows what it has trained and overwrites nothing.
 
     A full run that is cut off goes on where it was when it is started again, to the same bits: what `train` does by
     `training.fit`, `fit_gan` and `fit_tbptt` is saved every minute. Progress that was made by other code is not used.
@@ -153,7 +155,7 @@ def trained(
         if run.seed != 0:
             shutil.rmtree(progress, ignore_errors=True)
             return model.cpu().eval()
-        checkpoints.save_weights(name, model, config=config, about=about)
+        checkpoints.save_weights(name, model, config=config, about=about, bits=bits)
         shutil.rmtree(progress, ignore_errors=True)
     return checkpoints.load_weights(name, kind(**config), config=config)
 
@@ -181,6 +183,25 @@ def _program() -> str:
         return "\n".join(shell.user_ns.get("In", []))
     script = getattr(sys.modules["__main__"], "__file__", None)
     return Path(script).read_text(encoding="utf8") if script else ""
+
+
+def recorded(
+    run: Run, name: str, make: Callable[[], dict[str, torch.Tensor]], *, about: str
+) -> dict[str, torch.Tensor]:
+    """What a training has shown and its weights do not tell: pictures on the way, curves, a table over seeds.
+
+    In the full profile `make` returns the tensors and they are saved as recording `name`; either way they are then
+    loaded from the file. Pictures are best kept as uint8. `about` says in a sentence what they are. A full run with
+    another seed than 0 shows what it has made and overwrites nothing.
+
+    Raises CheckpointError as `checkpoints.load_recording` does.
+    """
+    if run.full:
+        made = make()
+        if run.seed != 0:
+            return made
+        checkpoints.save_recording(name, made, about=about)
+    return checkpoints.load_recording(name)
 
 
 def source(*objects: Callable[..., Any] | type) -> None:

@@ -161,9 +161,9 @@ def test_trained_loads_in_quick_and_trains_first_in_full(tmp_path, monkeypatch):
         return notebook.trained(run, "tiny", vae.VAE, config=config, about="a test", train=train)
 
     made = get("full")
-    shipped = (tmp_path / "gensrc-output" / "tiny.safetensors").read_bytes()
+    shipped = (tmp_path / "gensrc-output" / "checkpoints" / "tiny.safetensors").read_bytes()
     assert (get("full", seed=1).decoder[-1].bias == 0.5).all()
-    assert (tmp_path / "gensrc-output" / "tiny.safetensors").read_bytes() == shipped
+    assert (tmp_path / "gensrc-output" / "checkpoints" / "tiny.safetensors").read_bytes() == shipped
     loaded = get("quick")
     assert (made.decoder[-1].bias == 0.5).all()
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in made.state_dict().items())

@@ -111,7 +111,7 @@ def main() -> None:
     for name, shares in found.items():
         print(f"{name}: " + ", ".join(f"{part} {100 * share:.2f} %" for part, share in shares.items()))
     if not options.measure:
-        save_weights("scene-reader", model, config=CONFIG, about=about(options.steps, minutes, found))
+        save_weights("scene-reader", model, config=CONFIG, about=about(options.steps, minutes, found), bits=16)
 
 
 def about(steps: int, minutes: float, found: dict[str, dict[str, float]]) -> str:
