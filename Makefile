@@ -55,7 +55,7 @@ check: $(READY)
 	$(BOOK) check
 
 unit: $(READY)
-	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile -m "not browser" --ignore=tests/book/test_colab.py
+	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile -m "not browser" --ignore=tests/book/release/test_colab.py
 
 # Every stored output again, two chapters at a time, each on one thread.
 notebooks: $(READY)
@@ -76,7 +76,7 @@ browser: $(READY)
 
 # The one test that asks the package index: a chapter alone on a machine that has what Colab has.
 colab: $(READY)
-	$(PYTEST) tests/book/test_colab.py
+	$(PYTEST) tests/book/release/test_colab.py
 
 # What the GPU runner does: every chapter trained in full, and its figures held against the recorded ones.
 full: $(READY)

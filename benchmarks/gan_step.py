@@ -4,7 +4,7 @@
 
 All sides have the networks of the DCGAN chapter, 64x64 pixels in three colours, batches of 64, and take turns in one
 process. The baseline is the loop of the textbooks: float32, torch's default Adam, three calls of the discriminator with
-a backward pass each. The others are `training.fit_pair` in float32 and in bfloat16, so that one sees whether the right
+a backward pass each. The others are `training.fit_gan` in float32 and in bfloat16, so that one sees whether the right
 one of them was picked. Medians and their ratios are printed; the ratio is what counts, as times depend on the machine
 and on what else it does. Exits with 1 if the pick is slower than the baseline.
 """
@@ -52,16 +52,16 @@ def plain(real: torch.Tensor, width: int) -> Side:
 
 
 def ours(real: torch.Tensor, width: int, arithmetic: str) -> Side:
-    """The same by `fit_pair`, in the arithmetic of that name."""
+    """The same by `fit_gan`, in the arithmetic of that name."""
     generator, discriminator = networks(width)
-    batches = training.Batches(real, BATCH)
+    batches = training.Batches(real, batch_size=BATCH)
     both = [
         torch.optim.Adam(n.parameters(), lr=2e-4, betas=(0.5, 0.999), fused=True) for n in (discriminator, generator)
     ]
 
     def step() -> None:
         os.environ["GENSRC_PRECISION"] = arithmetic
-        training.fit_pair(generator, discriminator, batches, steps=1, optimizers=(both[0], both[1]))
+        training.fit_gan(generator, discriminator, batches, steps=1, optimizers=(both[0], both[1]))
 
     def sample() -> None:
         with training.Precision("cpu", arithmetic == "bfloat16").autocast():

@@ -1,23 +1,27 @@
-"""What a chapter calls: start, report, claim, source, figure, sounds.
+"""What a chapter calls: start, report, claim, trained, recorded, source, figure, sounds.
 
 A chapter prints three kinds of line and nothing else (book/how-to-read.md): exact ones by `print`, measured ones by
 `report`, which carries its own tolerance, and statements of fact by `claim`, which raises where the fact fails.
-`gensrc.book.tolerance` reads these lines back when the chapter is validated.
+`gensrc.report_lines` says what a line looks like, for whoever prints one and for whoever reads it back.
 """
 
 import base64
+import hashlib
 import inspect
 import io
-import math
+import json
+import shutil
+import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from gensrc import checkpoints, training
+from gensrc import alt_text, checkpoints, report_lines, training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,32 +99,15 @@ def report(
     Raises ValueError for a value that is not finite, for no or two tolerances, for one that is not positive, and for a
     `retrained` that is not the wider one.
     """
-    value = float(value)
-    if not math.isfinite(value):
-        raise ValueError(f"{label}: {value} is no finite number; a report must have one")
-    if (rel is None) == (abs is None):
-        raise ValueError(f"{label}: give one tolerance, either rel= or abs=")
+    line = report_lines.report_line(label, float(value), unit, rel=rel, abs=abs)
     width = rel if rel is not None else abs
-    assert width is not None
-    if not width > 0:
-        raise ValueError(f"{label}: the tolerance must be positive, not {width}")
-    if retrained is not None and not retrained > width:
-        raise ValueError(f"{label}: retrained={retrained} must be wider than {width}, the tolerance of shipped weights")
-    if retrained is not None and _begun["profile"] == "full":
-        width = retrained
-    tolerance = f"±{100 * width:g} %" if rel is not None else f"±{width:g}"
-    resolved = width * math.fabs(value) if rel is not None else width
-    print(f"{label} ≈ {_rounded(value, resolved)}{' ' if unit else ''}{unit} ({tolerance})")
-
-
-def _rounded(value: float, resolution: float) -> str:
-    """`value` in plain decimals, two digits finer than the leading digit of `resolution`."""
-    if resolution == 0:
-        return f"{value:g}"
-    decimals = 1 - math.floor(math.log10(resolution))
-    if decimals > 12:
-        return f"{value:.3e}"
-    return f"{value:.{max(decimals, 0)}f}"
+    if retrained is not None and width is not None:
+        if not retrained > width:
+            raise ValueError(f"{label}: retrained={retrained} must be wider than {width}, as of shipped weights")
+        if _begun["profile"] == "full":
+            bound = {"abs": retrained} if rel is None else {"rel": retrained}
+            line = report_lines.report_line(label, float(value), unit, **bound)
+    print(line)
 
 
 def claim(sentence: str, condition: Any) -> None:
@@ -135,7 +122,7 @@ def claim(sentence: str, condition: Any) -> None:
         raise TypeError(f"claim needs True or False, not {type(condition).__name__}: {sentence}")
     if not condition:
         raise ClaimError(f"not so: {sentence}")
-    print(f"✓ {sentence}")
+    print(report_lines.claim_line(sentence))
 
 
 def trained(
@@ -146,23 +133,83 @@ def trained(
     config: dict[str, Any],
     about: str,
     train: Callable[[Model], Any],
+    bits: int = 8,
 ) -> Model:
     """The trained model of checkpoint `name`, built as kind(**config) and in evaluation mode.
 
     In the full profile it is trained first and saved; either way it is then loaded from the file, so that both
-    profiles show the very same weights, rounded as they are shipped. `about` says in a sentence how it was trained.
-    Only seed 0 is shipped: a full run with another seed shows what it has trained and overwrites nothing.
+    profiles show the very same weights, rounded as they are shipped: to rows of 8 bits, or to half precision with
+    bits=16 where 8 would move a figure too far. `about` says in a sentence how it was trained. Only seed 0 is
+    shipped: a full run with another seed shows what it has trained and overwrites nothing.
+
+    A full run that is cut off goes on where it was when it is started again, to the same bits: what `train` does by
+    `training.fit`, `fit_gan` and `fit_tbptt` is saved every minute. Progress that was made by other code is not used.
 
     Raises CheckpointError as `checkpoints.load_weights` does.
     """
     if run.full:
         torch.manual_seed(run.seed)
         model = kind(**config).to(run.device)
-        train(model)
-        if run.seed != 0:
-            return model.cpu().eval()
-        checkpoints.save_weights(name, model, config=config, about=about)
+        with _kept_progress(run, name, [kind.__name__, config, about]):
+            train(model)
+            if run.seed != 0:
+                return model.cpu().eval()
+            checkpoints.save_weights(name, model, config=config, about=about, bits=bits)
     return checkpoints.load_weights(name, kind(**config), config=config)
+
+
+@contextmanager
+def _kept_progress(run: Run, name: str, what: list[Any]) -> Iterator[None]:
+    """What is trained while this is open goes on after a kill; its progress is removed once the result is saved."""
+    progress = _progress_folder(run, name, what)
+    with training.keep_progress(progress):
+        yield
+    shutil.rmtree(progress, ignore_errors=True)
+
+
+def _progress_folder(run: Run, name: str, what: list[Any]) -> Path:
+    """Where the progress of a training is kept; what an older version of the code has left there is removed."""
+    package = Path(__file__).resolve().parent
+    code = [path.read_bytes() for path in sorted(package.rglob("*.py")) if "book" not in path.parts]
+    told = json.dumps([run.chapter, run.seed, what, _program()], default=str).encode()
+    digest = hashlib.sha256(b"".join([told, *code])).hexdigest()[:16]
+    repository = checkpoints.SHIPPED.parents[1]
+    base = repository / "_build" if (repository / "pyproject.toml").exists() else Path("gensrc-output")
+    of_seed = base / "training" / f"{name}-seed-{run.seed}"
+    for stale in of_seed.glob("*"):
+        if stale.name != digest:
+            shutil.rmtree(stale, ignore_errors=True)
+    return of_seed / digest
+
+
+def _program() -> str:
+    """The code that runs: the notebook's cells up to this one, or the script."""
+    interactive = sys.modules.get("IPython")
+    shell = interactive.get_ipython() if interactive else None
+    if shell is not None:
+        return "\n".join(shell.user_ns.get("In", []))
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    return Path(script).read_text(encoding="utf8") if script else ""
+
+
+def recorded(
+    run: Run, name: str, make: Callable[[], dict[str, torch.Tensor]], *, about: str
+) -> dict[str, torch.Tensor]:
+    """What a training has shown and its weights do not tell: pictures on the way, curves, a table over seeds.
+
+    In the full profile `make` returns the tensors and they are saved as recording `name`; either way they are then
+    loaded from the file. Pictures are best kept as uint8. `about` says in a sentence what they are. A full run with
+    another seed than 0 shows what it has made and overwrites nothing. One that is cut off goes on as in `trained`.
+
+    Raises CheckpointError as `checkpoints.load_recording` does.
+    """
+    if run.full:
+        with _kept_progress(run, name, [about]):
+            made = make()
+            if run.seed != 0:
+                return made
+            checkpoints.save_recording(name, made, about=about)
+    return checkpoints.load_recording(name)
 
 
 def source(*objects: Callable[..., Any] | type) -> None:
@@ -183,15 +230,17 @@ def figure(fig: "Figure", *, name: str, caption: str, alt: str, kind: str = "plo
     `kind` says how the figure behaves on a dark page: a "plot" (lines, bars, points on nothing) may be inverted, a
     "picture" (digits, photographs) may not. One figure a cell: the site numbers and links them by `name`.
 
-    Raises ValueError for an unknown kind, an empty caption, or an alt text of under 20 characters.
+    Raises ValueError for an unknown kind, an empty caption, or an alt text that says too little.
     """
     import matplotlib.pyplot as plt
     from IPython.display import display
 
     if kind not in ("plot", "picture"):
         raise ValueError(f"kind must be 'plot' or 'picture', not {kind!r}")
-    if not caption.strip() or len(alt.strip()) < 20:
-        raise ValueError(f"figure {name!r} needs a caption, and an alt text that says what is seen (20 characters)")
+    if not caption.strip() or not alt_text.says_enough(alt):
+        raise ValueError(
+            f"figure {name!r} needs a caption, and an alt text that says what is seen ({alt_text.LEAST} characters)"
+        )
     png = io.BytesIO()
     # No software stamp: the same picture is the same bytes with another version of matplotlib's writer.
     fig.savefig(png, format="png", metadata={"Software": None}, transparent=kind == "plot", bbox_inches="tight")

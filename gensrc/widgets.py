@@ -23,11 +23,10 @@ from IPython import get_ipython
 from IPython.display import display
 from PIL import Image
 
-from gensrc import provenance
+from gensrc import alt_text, provenance
 
 MAX_FRAMES = 400
 MAX_BYTES = 1_500_000  # of the HTML in a stored notebook
-MIN_ALT = 20
 VIEW_WIDTH = 280  # CSS pixels that a picture should be about as wide as
 SCRIPT = Path(__file__).with_name("explore.js")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -305,9 +304,9 @@ def check_texts(name: str, caption: str, alt: str) -> None:
         raise ValueError(f"The explorer's name is {name!r}; use letters, digits and hyphens, such as latent-plane.")
     if not caption.strip():
         raise ValueError(f"The explorer {name!r} has no caption; say what there is to see.")
-    if len(alt.strip()) < MIN_ALT:
+    if not alt_text.says_enough(alt):
         raise ValueError(
-            f"The explorer {name!r} has the alt text {alt!r}; describe the picture in {MIN_ALT} letters at "
+            f"The explorer {name!r} has the alt text {alt!r}; describe the picture in {alt_text.LEAST} letters at "
             "least, for readers who do not see it."
         )
 

@@ -1,15 +1,20 @@
 """What a chapter prints is exact in form, and a false sentence never passes."""
 
 import base64
+import contextlib
 import inspect
 import io
 import re
+import sys
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from gensrc import notebook
+from gensrc import notebook, training
 from gensrc.data.speech import read_wav
 from gensrc.models.vae import vae
 
@@ -156,12 +161,84 @@ def test_trained_loads_in_quick_and_trains_first_in_full(tmp_path, monkeypatch):
         return notebook.trained(run, "tiny", vae.VAE, config=config, about="a test", train=train)
 
     made = get("full")
-    shipped = (tmp_path / "gensrc-output" / "tiny.safetensors").read_bytes()
+    shipped = (tmp_path / "gensrc-output" / "checkpoints" / "tiny.safetensors").read_bytes()
     assert (get("full", seed=1).decoder[-1].bias == 0.5).all()
-    assert (tmp_path / "gensrc-output" / "tiny.safetensors").read_bytes() == shipped
+    assert (tmp_path / "gensrc-output" / "checkpoints" / "tiny.safetensors").read_bytes() == shipped
     loaded = get("quick")
     assert (made.decoder[-1].bias == 0.5).all()
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in made.state_dict().items())
+
+
+def test_progress_is_taken_up_unless_other_code_or_another_seed_made_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gensrc.checkpoints.SHIPPED", tmp_path / "package" / "gensrc" / "checkpoints")
+    config = {"hidden_dim": 4, "latent_dim": 2}
+    seen = []
+
+    def train(stop_at, model):
+        def look(step, _):
+            seen.append(step)
+            if step == stop_at:
+                raise KeyboardInterrupt
+
+        batches = training.Batches(torch.zeros(8, 1, 28, 28), batch_size=4)
+        training.fit(model, batches, steps=4, log_every=1, save_seconds=0, callbacks=(look,))
+
+    def entries(stop_at=None, *, seed=0, about="a test", program="the cells"):
+        seen.clear()
+        monkeypatch.setattr(notebook, "_program", lambda: program)
+        run = notebook.start("part/chapter", profile="full", seed=seed)
+        with contextlib.suppress(KeyboardInterrupt):
+            notebook.trained(run, "tiny", vae.VAE, config=config, about=about, train=partial(train, stop_at))
+        return list(seen)
+
+    def kept():
+        return len(list(tmp_path.glob("gensrc-output/training/*/*/1.safetensors")))
+
+    assert (entries(3), kept()) == ([1, 2, 3], 1)
+    assert (entries(1, seed=1), kept()) == ([1], 1), "before its first save"
+    assert (entries(), kept()) == ([3, 4], 0)
+    for other in ({"about": "another"}, {"program": "changed cells"}):
+        assert (entries(3), kept()) == ([1, 2, 3], 1)
+        assert (entries(**other), kept()) == ([1, 2, 3, 4], 0), "and what the old code has left is removed"
+
+
+def test_a_recording_that_was_cut_off_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gensrc.checkpoints.SHIPPED", tmp_path / "package" / "gensrc" / "checkpoints")
+    seen = []
+
+    def make(stop_at):
+        def look(step, _):
+            seen.append(step)
+            if step == stop_at:
+                raise KeyboardInterrupt
+
+        torch.manual_seed(0)
+        model = vae.VAE(hidden_dim=4, latent_dim=2)
+        batches = training.Batches(torch.zeros(8, 1, 28, 28), batch_size=4)
+        history = training.fit(model, batches, steps=4, log_every=1, save_seconds=0, callbacks=(look,))
+        return {"loss": torch.tensor(history.loss)}
+
+    def recorded(stop_at):
+        seen.clear()
+        run = notebook.start("part/chapter", profile="full")
+        return notebook.recorded(run, "curve", partial(make, stop_at), about="a test")["loss"]
+
+    whole = recorded(None)
+    with pytest.raises(KeyboardInterrupt):
+        recorded(3)
+    resumed = recorded(None)
+    assert seen == [3, 4]
+    assert torch.equal(resumed, whole)
+    assert not list(tmp_path.glob("gensrc-output/training/*/*/*")), "progress is removed once the tensors are saved"
+
+
+def test_the_program_is_what_a_notebook_has_run_or_the_script(monkeypatch):
+    shell = SimpleNamespace(user_ns={"In": ["", "a = 1", "b = 2"]})
+    assert notebook._program() == Path(sys.modules["__main__"].__file__).read_text(encoding="utf8")
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    assert notebook._program() == "\na = 1\nb = 2"
 
 
 def test_png_bytes_are_a_png(shown):

@@ -31,19 +31,19 @@ class Scenes:
     """Endless batches of new scenes of training digits in every combination, a third blurred, noisy and dimmed each."""
 
     def __init__(self) -> None:
-        self.number = 0
+        self.number, self.chunk = 0, -1
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return self
 
-    def __next__(self) -> Tensor:
+    def __next__(self) -> tuple[Tensor, Tensor]:
         chunk, part = divmod(self.number, CHUNK // BATCH)
-        if part == 0:
+        if chunk != self.chunk:  # also where a training is resumed within one
             data = captioned_digits("train", CHUNK, combinations="all", seed=1 + chunk)
-            self.scenes = annotate(data)
+            self.images, self.marks, self.chunk = data.images, annotate(data), chunk
         self.number += 1
-        batch = self.scenes[part * BATCH : (part + 1) * BATCH]
-        return torch.cat([spoil(batch[:, :3]), batch[:, 3:]], 1)
+        chosen = slice(part * BATCH, (part + 1) * BATCH)
+        return spoil(self.images[chosen]), self.marks[chosen]
 
     def state_dict(self) -> dict[str, Any]:
         return {"number": self.number}
@@ -111,7 +111,7 @@ def main() -> None:
     for name, shares in found.items():
         print(f"{name}: " + ", ".join(f"{part} {100 * share:.2f} %" for part, share in shares.items()))
     if not options.measure:
-        save_weights("scene-reader", model, config=CONFIG, about=about(options.steps, minutes, found))
+        save_weights("scene-reader", model, config=CONFIG, about=about(options.steps, minutes, found), bits=16)
 
 
 def about(steps: int, minutes: float, found: dict[str, dict[str, float]]) -> str:

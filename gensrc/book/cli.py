@@ -1,15 +1,16 @@
 """The console script `gensrc-book`.
 
-Exit status: 0 all is well, 1 something was found (stale, failed, against the contract), 2 it could not be
+Exit status: 0 all is well, 1 something was found (stale, failed, against the rules), 2 it could not be
 done as asked. Each command imports what it needs when it runs, so that `status` stays quick.
 """
 
 import argparse
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from gensrc.book import publish, repository
+from gensrc.book import repository
 from gensrc.book.repository import BookError
 
 Command = Callable[[argparse.Namespace], int]
@@ -28,9 +29,15 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="gensrc-book", description="Executes and checks the book's chapters.")
+    top = argparse.ArgumentParser(prog="gensrc-book", description="Executes, checks and publishes the book's chapters.")
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_running(commands)
+    _add_checking(commands)
+    _add_publishing(commands)
+    return top
 
+
+def _add_running(commands: argparse._SubParsersAction) -> None:
     one = _add(commands, "execute", execute, "run chapters and store their outputs")
     _add_chapters(one, "default: those that are stale")
     one.add_argument("--all", action="store_true", help="all chapters, stale or not")
@@ -40,24 +47,41 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--timeout", type=float, metavar="S", help="seconds that one chapter may take")
     one.add_argument("--results", type=Path, metavar="FOLDER", help="where full runs are recorded")
 
+    one = _add(commands, "compare", compare, "compare a full run with a recorded one, within tolerance")
+    one.add_argument("result", type=Path, help="the record to judge, or a folder of records")
+    one.add_argument("reference", type=Path, help="the record or folder to judge by")
+
+    one = _add(commands, "carry", carry, "carry records of full runs over a change of code that changes no output")
+    one.add_argument("before", type=Path, metavar="FOLDER", help="a checkout from before the change")
+    _add_chapters(one, "default: all")
+    one.add_argument("--current", type=Path, metavar="FILE", help="what the old `gensrc-book status` printed")
+
+
+def _add_checking(commands: argparse._SubParsersAction) -> None:
     _add(commands, "status", status, "say which chapters are stale, and why")
 
     one = _add(commands, "clean", clean, "take out what makes diffs noisy")
     _add_chapters(one, "default: all")
 
-    one = _add(commands, "check", check, "say what a chapter does not keep of what all chapters keep")
-    _add_chapters(one, "default: all")
+    one = _add(commands, "check", check, "say which rules chapters, articles.yml, errata.yml and data cards break")
+    _add_chapters(one, "default: all, and the other files too")
 
-    one = _add(commands, "compare", compare, "compare a full run with a recorded one, within tolerance")
-    one.add_argument("result", type=Path, help="the record to judge, or a folder of records")
-    one.add_argument("reference", type=Path, help="the record or folder to judge by")
 
+def _add_publishing(commands: argparse._SubParsersAction) -> None:
     _add(commands, "site", site, "build the site, strictly, in _build/html")
     one = _add(commands, "serve", serve, "serve the built site on this machine")
     one.add_argument("--port", type=int, default=8000, help="default: %(default)s")
 
-    publish.add_commands(commands)
-    return top
+    _add(commands, "address", address, "print the address of the repository that the sources name")
+    one = _add(commands, "publish", publish, "write the notebooks as Colab opens them, and push them if asked")
+    _add_publisher(one, "who publishes")
+    one.add_argument("--tag", help="the release that it installs (default: that of gensrc's version)")
+    one.add_argument("--push", metavar="REMOTE", help="push the folder as the branch that Colab opens, and the tag")
+
+    one = _add(commands, "cell", cell, "print the first code cell that every chapter must have")
+    one.add_argument("--write", action="store_true", help="put it into every chapter's cell tagged colab")
+    one = _add(commands, "colab", colab, "run each published chapter alone, installed as a reader of Colab does")
+    _add_publisher(one, "where the release is published")
 
 
 def _add(commands: argparse._SubParsersAction, name: str, run: Command, text: str) -> argparse.ArgumentParser:
@@ -70,8 +94,16 @@ def _add_chapters(command: argparse.ArgumentParser, default: str) -> None:
     command.add_argument("chapter", nargs="*", help=f"such as 2-gans-to-transformers/03-vae or 03-vae ({default})")
 
 
+def _add_publisher(command: argparse.ArgumentParser, whose: str) -> None:
+    command.add_argument("--repository", required=True, metavar="OWNER/NAME", help=whose)
+    command.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="a new or empty folder")
+
+
+# --- Running -----------------------------------------------------------------------------------------
+
+
 def execute(options: argparse.Namespace) -> int:
-    from gensrc.book import execute
+    from gensrc.book.run import execute
 
     root = repository.find_root()
     plan = execute.plan(
@@ -89,16 +121,41 @@ def execute(options: argparse.Namespace) -> int:
     return 0 if execute.execute(plan, chapters) else 1
 
 
-def status(options: argparse.Namespace) -> int:
-    from gensrc.book import stamp
+def compare(options: argparse.Namespace) -> int:
+    from gensrc.book.run import records
 
-    prints = stamp.Fingerprints(repository.find_root())
-    rows = [stamp.status(prints, chapter) for chapter in repository.chapters(prints.root)]
-    print(stamp.table(rows))
+    problems = records.compare_files(options.result, options.reference)
+    print("\n".join(problems) or "All figures agree within their tolerances.")
+    return 1 if problems else 0
+
+
+def carry(options: argparse.Namespace) -> int:
+    from gensrc.book.run import carry
+
+    root = repository.find_root()
+    told = carry.carry(root, options.before, repository.choose(root, options.chapter), options.current)
+    print("\n".join(f"{chapter}: {what}" for chapter, what in told.items()) or "There are no chapters.")
+    return 0
+
+
+# --- Checking ----------------------------------------------------------------------------------------
+
+
+def status(options: argparse.Namespace) -> int:
+    from gensrc.book.checks import staleness
+
+    gc.disable()  # the syntax trees of the whole book stay alive to the end: looking for garbage among them takes long
+    try:
+        prints = staleness.Fingerprints(repository.find_root())
+        rows = [staleness.status(prints, chapter) for chapter in repository.chapters(prints.root)]
+    finally:
+        gc.enable()
+    print(staleness.table(rows))
     return 1 if any(row.reasons for row in rows) else 0
 
 
 def clean(options: argparse.Namespace) -> int:
+    from gensrc import atomic
     from gensrc.book import clean
 
     root = repository.find_root()
@@ -106,42 +163,86 @@ def clean(options: argparse.Namespace) -> int:
         path = repository.notebook_path(root, chapter)
         text = clean.dumps(clean.clean(repository.read_notebook(path)))
         if text != path.read_text(encoding="utf8"):
-            repository.write_atomically(path, text)
+            atomic.write(path, text)
             print(f"cleaned {chapter}")
     return 0
 
 
 def check(options: argparse.Namespace) -> int:
-    from gensrc.book import contract
+    """Without a name: all chapters and whatever else people write by hand."""
+    from gensrc.book.checks import chapter_rules
+    from gensrc.book.pages import articles, datasets, errata
 
     root = repository.find_root()
     chapters = repository.choose(root, options.chapter)
-    problems = [f"{chapter}: {problem}" for chapter in chapters for problem in contract.check(root, chapter)]
-    problems += contract.clashes(root)
-    print("\n".join(problems) or "All chapters checked keep the contract.")
+    problems = [f"{chapter}: {problem}" for chapter in chapters for problem in chapter_rules.check(root, chapter)]
+    problems += chapter_rules.clashes(root)
+    if not options.chapter:
+        for page in (articles, errata, datasets):
+            problems += page.problems_of(root)
+    print("\n".join(problems) or "All that was checked keeps the rules.")
     return 1 if problems else 0
 
 
-def compare(options: argparse.Namespace) -> int:
-    from gensrc.book import results
-
-    problems = results.compare_files(options.result, options.reference)
-    print("\n".join(problems) or "All figures agree within their tolerances.")
-    return 1 if problems else 0
+# --- Publishing --------------------------------------------------------------------------------------
 
 
 def site(options: argparse.Namespace) -> int:
-    from gensrc.book import site
+    from gensrc.book.site import build
 
-    print(f"The site is at {site.build() / 'index.html'}")
+    print(f"The site is at {build.build() / 'index.html'}")
     return 0
 
 
 def serve(options: argparse.Namespace) -> int:
-    from gensrc.book import site
+    from gensrc.book.site import build
 
-    site.serve(port=options.port)
+    build.serve(port=options.port)
     return 0
+
+
+def address(options: argparse.Namespace) -> int:
+    print(repository.address(repository.find_root()))
+    return 0
+
+
+def publish(options: argparse.Namespace) -> int:
+    import gensrc
+    from gensrc.book.release import colab_cell, publish
+
+    root = repository.find_root()
+    tag = options.tag or colab_cell.tag(gensrc.__version__)
+    written = publish.publish(root, options.repository, tag, options.out)
+    print(f"{options.out}: {len(written)} notebooks of {options.repository}, {tag}.")
+    if options.push:
+        publish.push(root, options.out, options.push, tag)
+        print(f"Pushed as branch '{repository.branch(root)}' of {options.push}.")
+    return 0
+
+
+def cell(options: argparse.Namespace) -> int:
+    from gensrc.book.release import colab_cell
+
+    root = repository.find_root()
+    if options.write:
+        for chapter in colab_cell.write_all(root):
+            print(f"wrote the first cell of {chapter}")
+    else:
+        print(colab_cell.expected(root))
+    return 0
+
+
+def colab(options: argparse.Namespace) -> int:
+    from gensrc.book.release import colab
+
+    failures = 0
+    for chapter, outcome in colab.run_all(repository.find_root(), options.repository, options.out):
+        if isinstance(outcome, BookError):
+            failures += 1
+            print(f"{chapter}: {outcome}")
+        else:
+            print(f"{chapter}: runs; installed {', '.join(f'{name} {version}' for name, version in outcome.items())}")
+    return 1 if failures else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where things are: the repository's root, its chapters, its notebooks, its pins.
+"""Where things are: the repository's root, its chapters, its notebooks, its pins, its address.
 
 Everything in `gensrc.book` that touches the repository comes through here. A problem that the person at the
 keyboard can mend is a `BookError`, whose message is one sentence that says what is wrong and what to do.
@@ -6,9 +6,7 @@ keyboard can mend is a `BookError`, whose message is one sentence that says what
 
 import ast
 import json
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,25 +144,24 @@ def parameters(nb: dict[str, Any]) -> dict[str, object] | None:
         return {}
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader sees the old file or the new one, never a part of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(handle, "w", encoding="utf8", newline="\n") as file:
-            file.write(text)
-        # mkstemp gives 0600; a notebook keeps the mode that it had, a new file what the umask says.
-        os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+def config(root: Path) -> dict[str, Any]:
+    """The entry `repository` of _config.yml, the one place that names the repository's address."""
+    import yaml
+
+    entry = (yaml.safe_load((root / "_config.yml").read_text(encoding="utf8")) or {}).get("repository") or {}
+    if not re.fullmatch(r"https://[^/\s]+/[\w.-]+/[\w.-]+", str(entry.get("url"))) or not entry.get("branch"):
+        raise BookError("_config.yml must give repository.url as https://HOST/OWNER/NAME, and repository.branch.")
+    return entry
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def address(root: Path) -> str:
+    """The repository's address as the sources have it, with the placeholder for its owner."""
+    return config(root)["url"]
+
+
+def branch(root: Path) -> str:
+    """The branch that Colab opens."""
+    return config(root)["branch"]
 
 
 PIN = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[^\s;#]+)\s*(?P<marker>;[^#]*)?(#.*)?")

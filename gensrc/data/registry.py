@@ -66,6 +66,7 @@ class Card:
     attribution: str
     source: Source | None  # none if the pack holds no file of it
     cut: str  # how the pack's files were made from the source
+    use: str  # what it is good for, and what it is not
     quirks: str  # duplicates, leakage and other surprises
     files: tuple[File, ...]  # in the pack
     on_demand: tuple[File, ...]

@@ -5,9 +5,11 @@ telephony, and in WaveNet (van den Oord and others, 2016), which predicts codes 
 formula, not in the piecewise linear form of the standard G.711.
 """
 
+import io
 import json
 import math
 import struct
+import wave
 from dataclasses import dataclass
 from functools import cache
 
@@ -21,7 +23,6 @@ from gensrc.data.registry import DataError
 
 RATE = 8000  # samples a second
 LEVELS = 256
-PCM = 1  # the number of uncompressed samples among the formats of WAV
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,36 +97,18 @@ def read_wav(content: bytes) -> tuple[Float[Tensor, "channels time"], int]:
 
     Raises DataError if `content` is no WAV file of uncompressed samples of 8 or 16 bits, or is incomplete.
     """
-    if len(content) < 12 or content[:4] != b"RIFF" or content[8:12] != b"WAVE":
-        raise DataError("This is no WAV file: it has to start with RIFF, its size and WAVE.")
-    chunks = _chunks(content)
-    if b"fmt " not in chunks or b"data" not in chunks or len(chunks[b"fmt "]) < 16:
-        raise DataError("This WAV file lacks the description of its samples, or the samples.")
-    kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", chunks[b"fmt "][:16])
-    if kind != PCM or bits not in (8, 16) or channels < 1 or rate < 1:
-        raise DataError(
-            f"This WAV file has the format {kind} with {bits} bits, {channels} channels and {rate} samples a second; "
-            "only uncompressed samples (format 1) of 8 or 16 bits can be read: convert it."
-        )
-    data = bytearray(chunks[b"data"])
-    if not data or len(data) % (channels * bits // 8):
-        raise DataError(f"This WAV file has {len(data)} bytes of samples, which is no whole number above 0 of them.")
-    if bits == 8:  # from 0 to 255, the middle is silence
+    try:
+        with wave.open(io.BytesIO(content)) as file:
+            channels, width, rate, frames = file.getparams()[:4]
+            data = bytearray(file.readframes(frames))
+    except (wave.Error, EOFError, RuntimeError, struct.error) as error:  # RuntimeError: chunks beyond the end
+        raise DataError(f"This is no WAV file of uncompressed samples ({error or 'it ends too soon'}).") from error
+    if width not in (1, 2) or rate < 1:
+        raise DataError(f"This WAV file has {8 * width} bits and {rate} samples a second; convert it to 8 or 16 bits.")
+    if not data or len(data) != frames * channels * width:
+        raise DataError(f"This WAV file is incomplete: {len(data)} of {frames * channels * width} bytes are there.")
+    if width == 1:  # from 0 to 255, the middle is silence
         samples = (torch.frombuffer(data, dtype=torch.uint8).to(torch.float32) - 128) / 128
     else:
         samples = torch.frombuffer(data, dtype=torch.int16).to(torch.float32) / 32768
     return samples.view(-1, channels).T.contiguous(), rate
-
-
-def _chunks(content: bytes) -> dict[bytes, bytes]:
-    """The chunks of a WAV file by name, the first of each. Raises DataError if one is incomplete."""
-    found: dict[bytes, bytes] = {}
-    position = 12
-    while position + 8 <= len(content):
-        name, size = struct.unpack_from("<4sI", content, position)
-        start = position + 8
-        if start + size > len(content):
-            raise DataError(f"This WAV file is incomplete: {start + size - len(content)} bytes are missing.")
-        found.setdefault(name, content[start : start + size])
-        position = start + size + size % 2
-    return found

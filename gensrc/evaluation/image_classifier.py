@@ -1,9 +1,10 @@
-"""A small convolutional classifier of pictures, and its features for metrics.
+"""Small convolutional classifiers of pictures, and their features for metrics.
 
-It follows LeNet-5 (LeCun, Bottou, Bengio and Haffner, Gradient-Based Learning Applied
+They follow LeNet-5 (LeCun, Bottou, Bengio and Haffner, Gradient-Based Learning Applied
 to Document Recognition, 1998). Deviations: strides instead of subsampling, ReLUs, batch
-normalisation (Ioffe and Szegedy, ICML 2015) and dropout. Its last hidden layer gives
-the features for metrics such as the Frechet distance.
+normalisation (Ioffe and Szegedy, ICML 2015) and dropout. The last hidden layer gives
+the features for metrics such as the Frechet distance; in the second classifier it is a
+mean over all positions (Lin, Chen and Yan, Network in Network, ICLR 2014).
 
 Shapes: n pictures of c channels, h by w pixels in [-1, 1].
 """
@@ -70,6 +71,40 @@ class ImageClassifier(nn.Module):
     def classify(self, x: Float[Tensor, "n c h w"]) -> Int64[Tensor, " n"]:
         """The most probable class of each picture; call it in evaluation mode."""
         return torch.cat([self(some).argmax(1) for some in x.split(1000)])
+
+
+class PooledClassifier(nn.Module):
+    """Three convolutions of stride 2, the mean over all places, and logits.
+
+    The mean makes it deaf to where something is, and lets it read pictures of any size
+    that 8 divides. Half of the features are dropped in training.
+
+    width: channels of the first convolution; each of the next has twice as many.
+    """
+
+    def __init__(self, width: int, num_classes: int, channels: int = 3) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for outputs in (width, 2 * width, 4 * width):
+            layers.append(nn.Conv2d(channels, outputs, 4, 2, 1, bias=False))
+            layers += [nn.BatchNorm2d(outputs), nn.LeakyReLU(0.2)]
+            channels = outputs
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(channels, num_classes)
+
+    def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n f"]:
+        """What the last layer decides from, 4 * width numbers a picture."""
+        return self.body(x).mean((2, 3))
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
+        """Logits of the classes."""
+        return self.head(F.dropout(self.features(x), 0.5, self.training))
+
+    def loss(
+        self, x: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]
+    ) -> Float[Tensor, ""]:
+        """Cross-entropy in nats, mean over the pictures."""
+        return F.cross_entropy(self(x), labels)
 
 
 def _convolution(inputs: int, outputs: int) -> list[nn.Module]:

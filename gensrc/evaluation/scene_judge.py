@@ -93,13 +93,14 @@ class SceneReader(nn.Module):
         """The input of the reader's last layer, 8 * width numbers a window."""
         return self.reader[:-2](windows).float()
 
-    def loss(self, batch: Float[Tensor, "n 5 32 32"]) -> Float[Tensor, ""]:
+    def loss(
+        self, images: Float[Tensor, "n 3 32 32"], marks: Int64[Tensor, "n 2 32 32"]
+    ) -> Float[Tensor, ""]:
         """Cross-entropy in nats a picture: of the heat, summed over the cells, and of
         the digit and colour of every thing.
 
-        batch: pictures from `annotate`.
+        marks: what is to be found in them, from `annotate`.
         """
-        images, marks = batch[:, :3], batch[:, 3:].long()
         which, rows, columns = (marks[:, 0] > 0).nonzero(as_tuple=True)
         middles = torch.stack([rows, columns], 1)
         wanted = targets(which, middles, len(images))
@@ -112,7 +113,7 @@ class SceneReader(nn.Module):
         digit, colour = marks[which, :, rows, columns].sub(1).unbind(1)
         read = F.cross_entropy(digits, digit, reduction="sum")
         read = read + F.cross_entropy(colours, colour, reduction="sum")
-        return (heat + read) / len(batch)
+        return (heat + read) / len(images)
 
     # --- pictures ---
 
@@ -222,18 +223,16 @@ def scene_reader() -> SceneReader:
 # --- Inputs and targets of the networks -----------------------------------------------
 
 
-def annotate(data: CaptionedImages) -> Float[Tensor, "n 5 32 32"]:
-    """The pictures with two more planes, for `loss`.
-
-    At the middle of each thing they hold its digit + 1 and its colour's number + 1.
-    """
-    marked = torch.cat([data.images, torch.zeros(len(data), 2, 32, 32)], 1)
+def annotate(data: CaptionedImages) -> Int64[Tensor, "n 2 32 32"]:
+    """What is to be found in the pictures, for `loss`: at the middle of each thing its
+    digit + 1 and its colour's number + 1, and 0 elsewhere."""
+    marks = torch.zeros(len(data), 2, 32, 32, dtype=torch.int64)
     middles = (data.corners + GLYPH // 2).tolist()
-    for picture, scene, places in zip(marked, data.scenes, middles, strict=True):
+    for planes, scene, places in zip(marks, data.scenes, middles, strict=True):
         for thing, (row, column) in zip(scene.things, places, strict=False):
-            picture[3, row, column] = thing.digit + 1
-            picture[4, row, column] = COLOUR_NAMES.index(thing.colour) + 1
-    return marked
+            planes[0, row, column] = thing.digit + 1
+            planes[1, row, column] = COLOUR_NAMES.index(thing.colour) + 1
+    return marks
 
 
 def targets(

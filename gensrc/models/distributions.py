@@ -12,7 +12,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 LEVELS = 256
@@ -77,3 +77,14 @@ def bits_per_dimension(
 ) -> Float[Tensor, "*b"]:
     """Nats a picture to bits a pixel and channel; for probabilities, not densities."""
     return nats / (math.prod(image_shape) * math.log(2))
+
+
+def sample_categorical(
+    logits: Float[Tensor, "n classes"],
+    *,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> Int64[Tensor, " n"]:
+    """One class a row, drawn on the CPU: a GPU gives other numbers for a seed."""
+    probs = (logits / temperature).softmax(-1).cpu()
+    return torch.multinomial(probs, 1, generator=generator)[:, 0].to(logits.device)

@@ -19,8 +19,8 @@ from filelock import FileLock
 from PIL import Image
 
 from gensrc import widgets
-from gensrc.book import site
 from gensrc.book.repository import BookError, find_root
+from gensrc.book.site import build as site
 
 reason = "the Python package playwright is not installed"
 sync_api = pytest.importorskip("playwright.sync_api", reason=reason)

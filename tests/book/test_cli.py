@@ -1,6 +1,5 @@
 """The console script: what it refuses, how it says so, and by which exit status."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,21 +93,3 @@ def test_without_constraints_it_says_what_is_missing(two: Any) -> None:
 def test_checkpoints_of_jupyter_are_no_chapters(two: Any) -> None:
     two.write("notebooks/1-part/.ipynb_checkpoints/01-a-checkpoint.ipynb", "{}")
     assert repository.chapters(two.root) == [A, B]
-
-
-def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "note.txt"
-    path.write_text("old")
-    path.chmod(0o640)
-
-    def full_disk(*arguments: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("os.replace", full_disk)
-        with pytest.raises(OSError, match="No space"):
-            repository.write_atomically(path, "new")
-    assert [file.name for file in tmp_path.iterdir()] == ["note.txt"]
-    assert path.read_text() == "old"
-    repository.write_atomically(path, "new")
-    assert (path.read_text(), path.stat().st_mode & 0o777) == ("new", 0o640)

@@ -163,11 +163,11 @@ def test_ci_and_make_test_run_every_check(folder: Path) -> None:
         "mypy ",
         "gensrc-book check",
         "gensrc-book status",
-        "-n 2 --dist loadfile -m not browser --ignore=tests/book/test_colab.py",
+        "-n 2 --dist loadfile -m not browser --ignore=tests/book/release/test_colab.py",
         "gensrc-book site",
         "--nbval -n 2 --dist loadscope notebooks",
     ]
-    others = ["-m browser", "tests/book/test_colab.py"]
+    others = ["-m browser", "tests/book/release/test_colab.py"]
     assert [step for step in together if step in others] == others
     assert together.count("--nbval notebooks/1-part/03-vae.ipynb") == 2
     assert (ROOT / ".ci/run").read_text().rstrip().endswith("\nmake test")

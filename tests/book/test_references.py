@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pybtex.database import Entry, parse_file
 
-from gensrc.book import errata as book
+from gensrc.book.pages import errata as book
+from gensrc.book.repository import BookError
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "book" / "references.bib"
@@ -65,7 +66,7 @@ def test_keys_are_read_from_the_file_and_a_broken_file_is_refused(tmp_path):
     assert book.bibliography_keys(FILE) == set(ENTRIES)
     broken = tmp_path / "broken.bib"
     broken.write_text("@article{Kingma14, title = {Auto")
-    with pytest.raises(ValueError, match=r"broken\.bib is not valid BibTeX"):
+    with pytest.raises(BookError, match=r"broken\.bib is not valid BibTeX"):
         book.bibliography_keys(broken)
 
 

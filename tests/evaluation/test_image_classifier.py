@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gensrc.evaluation.image_classifier import ImageClassifier
+from gensrc.evaluation.image_classifier import ImageClassifier, PooledClassifier
 
 
 def small(**options: int) -> ImageClassifier:
@@ -62,3 +62,30 @@ def test_wrong_sizes_and_pictures_are_refused():
         small(width=0)
     with pytest.raises(ValueError, match=r"have shape \(2, 1, 16, 16\); this classifier wants \(n, 1, 8, 8\)"):
         small()(torch.zeros(2, 1, 16, 16))
+
+
+def pooled() -> PooledClassifier:
+    torch.manual_seed(0)
+    return PooledClassifier(width=4, num_classes=3, channels=1).eval()
+
+
+def test_pooled_features_are_the_mean_over_all_places():
+    model = pooled()
+    x = torch.rand(2, 1, 16, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model.features(x), model.body(x).flatten(2).mean(2))
+    assert model.features(x).shape == (2, 16)
+
+
+def test_pooled_logits_are_linear_in_the_features_and_the_loss_is_minus_the_log_probability():
+    model, x, labels = pooled(), pictures(), torch.tensor([0, 1, 2, 2, 1, 0])
+    logits = model.features(x) @ model.head.weight.T + model.head.bias
+    torch.testing.assert_close(model(x), logits)
+    torch.testing.assert_close(model.loss(x, labels), -logits.log_softmax(1)[torch.arange(6), labels].mean())
+
+
+def test_pooled_drops_features_in_training_alone():
+    model, x = pooled(), pictures()
+    assert torch.equal(model(x), model(x))
+    model.head.train()
+    model.training = True
+    assert not torch.equal(model(x), model(x))

@@ -144,9 +144,7 @@ def test_a_path_is_traced_through_the_heat(motion: str) -> None:
 
 def test_annotations_are_at_the_middles_of_the_things() -> None:
     data = captioned_digits("train", 20)
-    batch = annotate(data)
-    assert torch.equal(batch[:, :3], data.images)
-    for planes, scene, corners in zip(batch[:, 3:], data.scenes, data.corners.tolist(), strict=True):
+    for planes, scene, corners in zip(annotate(data), data.scenes, data.corners.tolist(), strict=True):
         assert (planes > 0).sum() == 2 * len(scene.things)
         for thing, (top, left) in zip(scene.things, corners, strict=False):
             digit, colour = planes[:, top + 7, left + 7].tolist()
@@ -162,9 +160,9 @@ def test_targets_are_gaussians_around_the_middles() -> None:
 
 def test_the_loss_of_a_perfect_reading_is_the_entropy_of_the_targets() -> None:
     """With the targets for heat and certain answers nothing is left but what the soft targets cannot lose."""
-    batch = annotate(captioned_digits("train", 30))
+    data = captioned_digits("train", 30)
     model = SceneReader(width=4)
-    marks = batch[:, 3:].long()
+    marks = annotate(data)
     which, rows, columns = (marks[:, 0] > 0).nonzero(as_tuple=True)
     targets = judging.targets(which, torch.stack([rows, columns], 1), 30)
     model.heat = lambda images: targets.logit(1e-6)  # type: ignore[method-assign, assignment]
@@ -173,15 +171,16 @@ def test_the_loss_of_a_perfect_reading_is_the_entropy_of_the_targets() -> None:
     ]
     model.classify = lambda windows: tuple(50.0 * answer for answer in certain)  # type: ignore[method-assign, assignment]
     entropy = -(torch.xlogy(targets, targets) + torch.xlogy(1 - targets, 1 - targets)).sum() / 30
-    assert model.loss(batch).item() == pytest.approx(entropy.item(), rel=1e-3)
+    assert model.loss(data.images, marks).item() == pytest.approx(entropy.item(), rel=1e-3)
 
 
 def test_training_lowers_the_loss() -> None:
     training.seed_everything(0)
-    batch = annotate(captioned_digits("train", 64))
+    data = captioned_digits("train", 64)
     model = SceneReader(width=4)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    history = training.fit(model, training.Batches(batch, 32), steps=60, log_every=20, optimizer=optimizer)
+    batches = training.Batches(data.images, annotate(data), batch_size=32)
+    history = training.fit(model, batches, steps=60, log_every=20, optimizer=optimizer)
     assert history.loss[-1] < 0.7 * history.loss[0]
 
 

@@ -177,11 +177,14 @@ def update_generator(
 @contextmanager
 def _frozen(network: nn.Module) -> Iterator[None]:
     """Context manager: gradients pass through, none is computed for the weights."""
-    network.requires_grad_(False)
+    learning = [weight for weight in network.parameters() if weight.requires_grad]
+    for weight in learning:
+        weight.requires_grad_(False)
     try:
         yield
     finally:
-        network.requires_grad_(True)
+        for weight in learning:
+            weight.requires_grad_(True)
 
 
 @torch.no_grad()

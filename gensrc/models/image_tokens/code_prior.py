@@ -5,7 +5,7 @@ Van den Oord, Vinyals and Kavukcuoglu, Neural Discrete Representation Learning, 
 their distribution, and its samples are decoded.
 
 Deviations: a causal Transformer (Vaswani et al., 2017) where the paper has a PixelCNN,
-as in Ramesh et al. (DALL-E, ICML 2021). Whole prefixes are computed anew for each code.
+as in Ramesh et al. (DALL-E, ICML 2021).
 
 Shapes: b pictures of h by w codes, in rows of `time` codes.
 """
@@ -16,7 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gensrc.models.checks import check_sizes, check_temperature
+from gensrc.models.distributions import sample_categorical
 from gensrc.models.image_tokens.vqvae import check_codes
+from gensrc.models.transformers.cache import KeyValueCache
 from gensrc.models.transformers.transformer import Config, Encoder, TokenEmbedding
 
 
@@ -88,8 +90,15 @@ class CodePrior(nn.Module):
         device = self.head.weight.device
         codes = torch.zeros(n, 0).long() if given is None else given
         codes = codes.to(device)
+        start = codes.new_full((n, 1), self.codebook_size)
+        cache = [KeyValueCache(self.max_length) for _ in self.encoder.blocks]
+        new = torch.cat([start, codes], 1)[:, : self.max_length]
         while codes.shape[1] < self.max_length:
-            chances = (self(codes)[:, -1] / temperature).softmax(1).cpu()
-            drawn = torch.multinomial(chances, 1, generator=generator)
-            codes = torch.cat([codes, drawn.to(device)], 1)
+            hidden = self.encoder(self.embed(new), causal=True, cache=cache)
+            new = sample_categorical(
+                self.head(hidden[:, -1]).float(),
+                temperature=temperature,
+                generator=generator,
+            )[:, None]
+            codes = torch.cat([codes, new], 1)
         return codes

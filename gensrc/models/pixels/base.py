@@ -10,7 +10,6 @@ Shapes: b pictures, c h w, p parameters of a pixel's distribution, n samples.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -21,16 +20,6 @@ from gensrc.models.pixels.likelihoods import likelihood_of
 
 Step = Callable[[int, int], Tensor]
 """From row and column to that pixel's parameters, "n p"; called in raster order."""
-
-
-class Labelled(NamedTuple):
-    """A batch with classes, for `loss`."""
-
-    images: Tensor
-    labels: Tensor
-
-    def to(self, device: torch.device) -> "Labelled":
-        return Labelled(self.images.to(device), self.labels.to(device))
 
 
 class PixelModel(nn.Module):
@@ -76,9 +65,10 @@ class PixelModel(nn.Module):
         self.check(x, labels)
         return self.family.log_prob(self(x, labels), x)
 
-    def loss(self, batch: Tensor | Labelled) -> Float[Tensor, ""]:
-        """-log p(x) in nats a picture, mean over b."""
-        x, labels = batch if isinstance(batch, Labelled) else (batch, None)
+    def loss(
+        self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"] | None = None
+    ) -> Float[Tensor, ""]:
+        """-log p(x) in nats a picture, mean over b; given its class if there is one."""
         return -self.log_prob(x, labels).sum((1, 2)).mean()
 
     def check(self, x: Tensor, labels: Tensor | None) -> None:

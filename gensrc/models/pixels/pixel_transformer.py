@@ -57,21 +57,24 @@ class PixelTransformer(PixelModel):
         self.head = nn.Linear(embed_dim, self.family.outputs // colours)
 
     def read(
-        self, x: Float[Tensor, "b c h w"], labels: Tensor | None
-    ) -> Float[Tensor, "b length d"]:
-        """The input of the blocks: the start token, then each value but the last."""
+        self, x: Float[Tensor, "b c h w"], labels: Tensor | None, start: int, end: int
+    ) -> Float[Tensor, "b some d"]:
+        """Inputs start to end - 1 of the blocks: the start token, then each value."""
         values = rescale(x).flatten(2).mT.reshape(len(x), self.length, self.at_once)
+        embedded = self.embed(values[:, max(start - 1, 0) : end - 1])
+        if start > 0:
+            return embedded
         if labels is None:
             labels = torch.zeros(len(x), dtype=torch.long, device=x.device)
-        before = self.embed(values[:, :-1])
-        return torch.cat([self.start(labels)[:, None].to(before), before], 1)
+        return torch.cat([self.start(labels)[:, None].to(embedded), embedded], 1)
 
     def forward(
         self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b p h w"]:
         """Raises ValueError for pictures of another size."""
         self.check_size(x)
-        params = self.head(self.encoder(self.read(x, labels), causal=True))
+        read = self.read(x, labels, 0, self.length)
+        params = self.head(self.encoder(read, causal=True))
         return params.reshape(len(x), -1, self.family.outputs).mT.unflatten(
             2, self.size
         )
@@ -88,7 +91,7 @@ class PixelTransformer(PixelModel):
             place = row * self.size[1] + column
             colour, pixel = colour + 1 if place == pixel else 0, place
             start, end = cache[0].length, place * colours + colour + 1
-            read = self.read(x, labels)[:, start:end]
+            read = self.read(x, labels, start, end)
             hidden = self.encoder(read, causal=True, cache=cache)[:, -1]
             params[:, colour * each : (colour + 1) * each] = self.head(hidden)
             return params

@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gensrc.models.checks import check_ids, check_sizes, check_temperature
+from gensrc.models.distributions import sample_categorical
 
 State = Tensor | tuple[Tensor, Tensor]
 
@@ -316,6 +317,16 @@ class RecurrentLM(nn.Module):
         """-log p(x) / time in nats per token, mean over texts that begin here."""
         return _cross_entropy(self(batch)[0], batch)
 
+    def window_loss(
+        self, tokens: Int[Tensor, "batch time"], carry: Carry | None = None
+    ) -> tuple[Float[Tensor, ""], Carry]:
+        """The loss of a window of long texts, in nats per token, and what to carry on.
+
+        carry: as in `forward`; detach it, so that no gradient crosses windows.
+        """
+        logits, carry = self(tokens, carry)
+        return _cross_entropy(logits, tokens), carry
+
     def truncated(
         self, batch: Int[Tensor, "batch time"], *, window: int
     ) -> Iterator[Float[Tensor, ""]]:
@@ -333,8 +344,8 @@ class RecurrentLM(nn.Module):
             )
         carry = None
         for piece in batch.split(window, dim=1):
-            logits, carry = self(piece, carry)
-            yield _cross_entropy(logits, piece)
+            loss, carry = self.window_loss(piece, carry)
+            yield loss
             carry = carry.detach()
 
     @torch.no_grad()
@@ -362,10 +373,8 @@ class RecurrentLM(nn.Module):
         drawn = []
         for _ in range(length):
             h, state = self.recurrent(self.embed(last).unsqueeze(1), state)
-            probs = (self.to_logits(h[:, 0]) / temperature).softmax(dim=-1)
-            # Drawn on the CPU: a GPU's generator gives other numbers for a seed.
-            last = torch.multinomial(probs.cpu(), 1, generator=generator)[:, 0].to(
-                where
+            last = sample_categorical(
+                self.to_logits(h[:, 0]), temperature=temperature, generator=generator
             )
             drawn.append(last)
         return torch.stack(drawn, dim=1)

@@ -16,7 +16,6 @@ Shapes: `outputs` parameters of the distribution of a sample.
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,21 +28,15 @@ from gensrc.models.checks import (
     check_sizes,
     check_temperature,
 )
-from gensrc.models.distributions import LEVELS, DiscretizedLogisticMixture
+from gensrc.models.distributions import (
+    LEVELS,
+    DiscretizedLogisticMixture,
+    sample_categorical,
+)
 from gensrc.models.sequences.causal_conv import DilatedStack, FastWaveNetCache
 
 SILENCE = 127
 """The mu-law code of a sample of 0."""
-
-
-class Labelled(NamedTuple):
-    """A batch with classes, for `loss`."""
-
-    codes: Tensor
-    labels: Tensor
-
-    def to(self, device: torch.device) -> "Labelled":
-        return Labelled(self.codes.to(device), self.labels.to(device))
 
 
 class WaveNet(nn.Module):
@@ -150,15 +143,18 @@ class WaveNet(nn.Module):
         every = torch.arange(LEVELS, device=outputs.device).unsqueeze(1)
         return self._log_prob(outputs.expand(LEVELS, -1, -1), every)[:, 0].exp()
 
-    def loss(self, batch: Tensor | Labelled) -> Float[Tensor, ""]:
-        """-log p in nats a sample, mean over pieces, "batch time", of recordings.
+    def loss(
+        self,
+        codes: Int[Tensor, "batch time"],
+        labels: Int[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, ""]:
+        """-log p in nats a sample, mean over pieces of recordings.
 
         The first `receptive_field` codes of a piece are not predicted, as the codes
         before them, which are no silence, are not in the batch.
 
         Raises ValueError for pieces without a code to predict, and as `forward` does.
         """
-        codes, labels = batch if isinstance(batch, Labelled) else (batch, None)
         self._check(codes, labels)
         given = self.receptive_field
         if codes.shape[1] <= given:
@@ -230,13 +226,11 @@ class WaveNet(nn.Module):
     def _draw(
         self, outputs: Tensor, temperature: float, generator: torch.Generator | None
     ) -> Tensor:
-        """One code a row. Drawn on the CPU: a GPU gives other numbers for a seed."""
+        """One code a row."""
         if self.num_components:
             levels = self._mixture(outputs[:, None], temperature).sample(generator)
             return (levels.flatten() * (LEVELS - 1)).round().long()
-        probs = (outputs / temperature).softmax(1).cpu()
-        drawn = torch.multinomial(probs, 1, generator=generator)[:, 0]
-        return drawn.to(outputs.device)
+        return sample_categorical(outputs, temperature=temperature, generator=generator)
 
     def _silence(self, n: int) -> Tensor:
         where = self.embed.weight.device

@@ -22,10 +22,7 @@ from gensrc.models.transformers.bert import Bert, initialise, segments
 
 
 class BertClassifier(nn.Module):
-    """Logits of the class of each row, from the mean of its tokens' vectors.
-
-    A batch has the label of each row as its last column.
-    """
+    """Logits of the class of each row, from the mean of its tokens' vectors."""
 
     def __init__(self, *, num_classes: int, **config: int | float | bool) -> None:
         super().__init__()
@@ -44,22 +41,23 @@ class BertClassifier(nn.Module):
         mean = (self.bert(ids) * real).sum(1) / real.sum(1).clamp(min=1)
         return self.to_logits(self.dropout(self.pooler(mean).tanh()))
 
-    def loss(self, batch: Int[Tensor, "batch columns"]) -> Float[Tensor, ""]:
+    def loss(
+        self, ids: Int[Tensor, "batch time"], labels: Int[Tensor, " batch"]
+    ) -> Float[Tensor, ""]:
         """Cross-entropy in nats a row. Raises ValueError for a label out of range."""
-        labels, classes = batch[:, -1], self.to_logits.out_features
+        classes = self.to_logits.out_features
         if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
             raise ValueError(
                 f"labels must lie between 0 and {classes - 1}, these span "
-                f"{int(labels.min())} to {int(labels.max())}: is the last column the "
-                "label?"
+                f"{int(labels.min())} to {int(labels.max())}"
             )
-        return F.cross_entropy(self(batch[:, :-1]).float(), labels)
+        return F.cross_entropy(self(ids).float(), labels)
 
 
 class BertSpanReader(nn.Module):
     """The span of a row's second text that answers its first: first and last token.
 
-    A batch has the positions of the answer's first and last token as its last columns.
+    A span is a pair of positions, those of the answer's first and last token.
     """
 
     def __init__(self, **config: int | float | bool) -> None:
@@ -85,21 +83,19 @@ class BertSpanReader(nn.Module):
         first, last = ends.masked_fill(~inside.unsqueeze(2), -torch.inf).unbind(2)
         return first, last
 
-    def loss(self, batch: Int[Tensor, "batch columns"]) -> Float[Tensor, ""]:
+    def loss(
+        self, ids: Int[Tensor, "batch time"], spans: Int[Tensor, "batch 2"]
+    ) -> Float[Tensor, ""]:
         """Mean of both cross-entropies in nats a row.
 
         Raises ValueError for a span that is not within the second text.
         """
-        ids, wanted = batch[:, :-2], batch[:, -2:]
         inside = second_text(ids)
-        within = (wanted >= 0) & (wanted < ids.shape[1])
-        if not within.all() or not inside.gather(1, wanted).all():
-            raise ValueError(
-                "spans must lie within the second text of their row: are the last two "
-                "columns the places of the first and the last token?"
-            )
+        within = (spans >= 0) & (spans < ids.shape[1])
+        if not within.all() or not inside.gather(1, spans).all():
+            raise ValueError("spans must lie within the second text of their row")
         first, last = self(ids)
-        begin, end = wanted.unbind(1)
+        begin, end = spans.unbind(1)
         return (F.cross_entropy(first, begin) + F.cross_entropy(last, end)) / 2
 
     def answer(

@@ -370,8 +370,8 @@ def token_mask(ids: Int[Tensor, "batch key"]) -> Bool[Tensor, "batch 1 1 key"]:
 class Transformer(nn.Module):
     """Encoder and decoder: logits of each next token of a target, given a source.
 
-    A batch pairs the two, "batch 2 time", padded with PAD at the end to one length. A
-    target begins with BOS and ends with EOS; a source is as it is.
+    Each is padded with PAD at the end to one length. A target begins with BOS and ends
+    with EOS; a source is as it is.
     """
 
     def __init__(self, config: Config, *, source_vocab: int, target_vocab: int) -> None:
@@ -413,9 +413,10 @@ class Transformer(nn.Module):
         memory = self.encode(source)
         return self.decode(target, memory, memory_mask=token_mask(source))
 
-    def loss(self, batch: Int[Tensor, "batch 2 time"]) -> Float[Tensor, ""]:
+    def loss(
+        self, source: Int[Tensor, "batch source"], target: Int[Tensor, "batch time"]
+    ) -> Float[Tensor, ""]:
         """Cross-entropy in nats a token of the target, with EOS, without PAD."""
-        source, target = batch.unbind(1)
         logits = self(source, target[:, :-1]).float()
         return F.cross_entropy(
             logits.flatten(0, 1), target[:, 1:].flatten(), ignore_index=PAD

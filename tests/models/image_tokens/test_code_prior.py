@@ -95,3 +95,16 @@ def test_a_temperature_that_is_not_positive_is_refused(temperature):
 def test_sizes_below_one_are_refused():
     with pytest.raises(ValueError, match="codebook_size must be at least 1, not 0"):
         CodePrior(codebook_size=0)
+
+
+@pytest.mark.parametrize("given", [0, 1, 3])
+def test_samples_with_a_cache_are_those_of_whole_prefixes(given):
+    prior = tiny()
+    prefix = torch.randint(3, (6, given), generator=torch.Generator().manual_seed(1))
+    drawn = prior.sample(6, given=prefix, generator=torch.Generator().manual_seed(2))
+    codes, generator = prefix, torch.Generator().manual_seed(2)
+    while codes.shape[1] < prior.max_length:
+        with torch.no_grad():
+            probs = prior(codes)[:, -1].softmax(1)
+        codes = torch.cat([codes, torch.multinomial(probs, 1, generator=generator)], 1)
+    assert torch.equal(drawn, codes)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gensrc.models.pixels.base import Labelled, PixelModel
+from gensrc.models.pixels.base import PixelModel
 from gensrc.models.pixels.gated_pixelcnn import GatedPixelCNN
 from gensrc.models.pixels.pixel_rnn import PixelRNN
 from gensrc.models.pixels.pixel_transformer import PixelTransformer
@@ -264,7 +264,7 @@ def test_training_learns_to_draw_given_a_class(kind):
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(60):
         optimizer.zero_grad()
-        loss = model.loss(Labelled(x, labels))
+        loss = model.loss(x, labels)
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.3  # without the class it would be ln 2 at best
@@ -303,7 +303,7 @@ def test_wrong_labels_are_refused():
     with pytest.raises(ValueError, match="needs labels from 0 to 2"):
         model.loss(x)
     with pytest.raises(ValueError, match="labels must lie between 0 and 2, these span 0 to 3"):
-        model.loss(Labelled(x, torch.tensor([0, 3])))
+        model.loss(x, torch.tensor([0, 3]))
     with pytest.raises(ValueError, match="knows no classes: leave the labels out"):
         small("gated").sample(1, labels=torch.tensor([0]))
 

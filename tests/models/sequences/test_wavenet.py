@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gensrc.data.speech import mu_law
 from gensrc.models.sequences.causal_conv import CausalConv1d, FastWaveNetCache
-from gensrc.models.sequences.wavenet import SILENCE, Labelled, WaveNet
+from gensrc.models.sequences.wavenet import SILENCE, WaveNet
 
 NETWORKS = {
     "softmax": {"dilations": (1, 2, 4)},
@@ -143,7 +143,7 @@ def test_every_weight_has_a_gradient(name: str) -> None:
     model = network(name)
     labels = labels_for(model, 2)
     pieces = codes(2, 40)
-    model.loss(pieces if labels is None else Labelled(pieces, labels)).backward()
+    model.loss(pieces, labels).backward()
     for key, weight in model.named_parameters():
         assert weight.grad is not None, key
         assert weight.grad.abs().sum() > 0, key
@@ -204,10 +204,9 @@ def test_a_mixtures_probabilities_are_differences_of_its_distribution_function()
 def test_loss_is_the_mean_over_codes_whose_past_is_known(name: str) -> None:
     model, pieces = network(name), codes(3, 30)
     labels, field = labels_for(model, 3), model.receptive_field
-    batch = pieces if labels is None else Labelled(pieces, labels)
     with torch.no_grad():
         expected = -model.log_prob(pieces, labels)[:, field:].mean()
-        torch.testing.assert_close(model.loss(batch), expected)
+        torch.testing.assert_close(model.loss(pieces, labels), expected)
 
 
 @pytest.mark.parametrize(("parts", "length"), [(0, 100), (5, 1)])

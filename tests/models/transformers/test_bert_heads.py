@@ -16,8 +16,8 @@ def test_classifier_logits_come_from_the_mean_of_the_tokens():
     mean = torch.stack([tokens[row, at].mean(0) for row, at in enumerate(places)])
     wanted = model.to_logits(model.pooler(mean).tanh())
     torch.testing.assert_close(model(ROWS), wanted)
-    labels = torch.tensor([[0], [2], [1]])
-    torch.testing.assert_close(model.loss(torch.cat([ROWS, labels], 1)), F.cross_entropy(wanted, labels[:, 0]))
+    labels = torch.tensor([0, 2, 1])
+    torch.testing.assert_close(model.loss(ROWS, labels), F.cross_entropy(wanted, labels))
 
 
 PAIRS = ROWS[[0, 2]]
@@ -48,7 +48,7 @@ def test_the_span_loss_is_the_mean_of_both_ends():
     first, last = model(PAIRS)
     wanted = torch.tensor([[6, 7], [3, 3]])
     expected = (F.cross_entropy(first, wanted[:, 0]) + F.cross_entropy(last, wanted[:, 1])) / 2
-    torch.testing.assert_close(model.loss(torch.cat([PAIRS, wanted], 1)), expected)
+    torch.testing.assert_close(model.loss(PAIRS, wanted), expected)
 
 
 # --- bad input ---
@@ -64,9 +64,9 @@ def test_rows_of_padding_are_refused(model):
 
 @pytest.mark.parametrize("wrong", [-1, 3])
 def test_labels_out_of_range_are_refused(wrong):
-    labels = torch.tensor([[0], [wrong], [1]])
+    labels = torch.tensor([0, wrong, 1])
     with pytest.raises(ValueError, match="labels must lie between 0 and 2"):
-        BertClassifier(num_classes=3, **SMALL).loss(torch.cat([ROWS, labels], 1))
+        BertClassifier(num_classes=3, **SMALL).loss(ROWS, labels)
 
 
 def test_rows_without_a_second_text_are_refused():
@@ -78,4 +78,4 @@ def test_rows_without_a_second_text_are_refused():
 def test_spans_outside_the_second_text_are_refused(wrong):
     spans = torch.tensor([wrong, [3, 3]])
     with pytest.raises(ValueError, match="spans must lie within the second text"):
-        BertSpanReader(**SMALL).loss(torch.cat([PAIRS, spans], 1))
+        BertSpanReader(**SMALL).loss(PAIRS, spans)

@@ -240,7 +240,7 @@ def test_source_of_padding_alone_gives_finite_outputs_that_ignore_it(norm_first)
     model = both(norm_first=norm_first)
     batch = pairs()
     batch[1, 0] = PAD
-    model.loss(batch).backward()
+    model.loss(*batch.unbind(1)).backward()
     assert all(weight.grad.isfinite().all() for weight in model.parameters())
     logits = model(batch[:, 0], batch[:, 1])
     assert logits.isfinite().all()
@@ -314,7 +314,7 @@ def test_the_loss_is_the_mean_over_real_tokens_and_shifts_the_target():
         source, target = source[source != PAD][None], target[target != PAD][None]
         log_probs = model(source, target).log_softmax(-1)
         terms += [-log_probs[0, t - 1, target[0, t]] for t in range(1, target.shape[1])]
-    torch.testing.assert_close(model.loss(batch), torch.stack(terms).mean())
+    torch.testing.assert_close(model.loss(*batch.unbind(1)), torch.stack(terms).mean())
 
 
 def test_weights_start_as_described():
@@ -394,9 +394,9 @@ def test_dropout_acts_in_training_only():
 def test_bfloat16_autocast_runs_with_every_kind_of_position():
     for positions in ("none", *PLACES):
         model = both(positions=positions)
-        exact = model.loss(pairs()).detach()
+        exact = model.loss(*pairs().unbind(1)).detach()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            rounded = model.loss(pairs()).detach()
+            rounded = model.loss(*pairs().unbind(1)).detach()
         assert rounded.dtype == torch.float32
         assert abs(float(rounded - exact)) < 0.05 * float(exact)
 

@@ -1,0 +1,1 @@
+"""What must hold of a chapter: its rules, its outputs' freshness, their agreement with a new run."""

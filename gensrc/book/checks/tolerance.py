@@ -1,0 +1,113 @@
+"""nbval with the tolerance that the author declared: a pytest plugin for notebooks, anyone's.
+
+A chapter prints a measured number with its tolerance, `test ELBO ≈ -104.1 nats (±5 %)`. nbval compares text
+and would fail on another processor's last digits. With this plugin such a line passes if the label, the unit
+and the tolerance are the stored ones and the number lies within the tolerance of the stored number. All other
+text stays exact.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import zip_longest
+from typing import Any
+
+from gensrc.book import clean
+from gensrc.report_lines import Report
+
+
+def disagreements(stored: str, computed: str) -> Iterator[str]:
+    """What makes a computed text differ from the stored one, line by line, in words."""
+    for old, new in zip_longest(stored.split("\n"), computed.split("\n")):
+        if old is None or new is None:
+            yield f"missing line: {old}" if new is None else f"line that was not there: {new}"
+            continue
+        report, other = Report.parse(old), Report.parse(new)
+        if report is None or other is None or report.bound != other.bound:
+            if old != new:
+                yield f"stored line: {old} | computed line: {new}"
+        elif not report.accepts(other):
+            same = (report.label, report.unit) == (other.label, other.unit)
+            yield report.quarrel(other) if same else f"stored line: {old} | computed line: {new}"
+
+
+class Tolerant(str):
+    """Text that nbval finds different only where `disagreements` are; it keeps them in `notes`.
+
+    nbval asks `stored != computed`. Equality proper stays that of str.
+    """
+
+    notes: list[str]
+
+    def __ne__(self, computed: object) -> bool:
+        found = list(disagreements(self, str(computed)))
+        self.notes += found
+        return bool(found)
+
+
+RECORD = "application/papermill.record/"  # glue keeps the value itself there, beside what it shows
+EMBEDDED = re.compile(r"data:[\w.+-]+/[^\"'()<>]*")  # a picture inside HTML, not compared like all pictures
+
+
+def comparable(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The outputs without what is no statement: stderr, progress bars, glued records, pixels."""
+    bare = [
+        _without_pixels(output)
+        for output in outputs
+        if output.get("name") != "stderr" and not clean.is_progress_bar(output)
+    ]
+    return [output for output in bare if output.get("data") != {}]
+
+
+def _without_pixels(output: dict[str, Any]) -> dict[str, Any]:
+    if "data" not in output:
+        return output
+    data = {mime: value for mime, value in output["data"].items() if not mime.startswith(RECORD)}
+    if not {"image/png", "image/jpeg"}.isdisjoint(data):
+        data["picture"] = "shown"  # nbval skips pictures, also one that is gone
+    if isinstance(data.get("text/html"), str):
+        data["text/html"] = EMBEDDED.sub("data:", data["text/html"])
+    return type(output)(output, data=data)
+
+
+def pytest_itemcollected(item: Any) -> None:
+    """Teach one cell that nbval has collected to compare with tolerance. Does nothing to any other test."""
+    if any((kind.__module__, kind.__name__) == ("nbval.plugin", "IPyNbCell") for kind in type(item).__mro__):
+        _compare_with_tolerance(item)
+        _demand_execution(item)
+
+
+def _compare_with_tolerance(cell: Any) -> None:
+    notes: list[str] = []
+    sanitize, compare = cell.sanitize, cell.compare_outputs
+
+    def tolerant(value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        text = Tolerant(sanitize(value))
+        text.notes = notes
+        return text
+
+    def compare_outputs(test: Any, ref: Any, skip_compare: Any = None) -> bool:
+        notes.clear()
+        same = compare(comparable(test), comparable(ref), skip_compare)
+        if not same:
+            cell.comparison_traceback[:0] = [f"Cell {cell.cell_num}: {note}" for note in notes]
+        return same
+
+    cell.sanitize, cell.compare_outputs = tolerant, compare_outputs
+
+
+def _demand_execution(cell: Any) -> None:
+    """nbval compares nothing, and passes, where the stored cell was never executed; such a cell fails here."""
+    run = cell.runtest
+
+    def runtest() -> None:
+        run()  # first, since later cells build on it
+        meant = "skip-execution" in cell.cell.metadata.get("tags", [])
+        if cell.cell.execution_count is None and cell.cell.source.strip() and cell.options["check"] and not meant:
+            cell.raise_cell_error(
+                "This cell was never executed, so there is no stored output to compare with: "
+                "execute the notebook and save it."
+            )
+
+    cell.runtest = runtest

@@ -1,0 +1,1 @@
+"""What leaves the repository: the notebooks that Colab opens, and their first cell."""

@@ -1,0 +1,79 @@
+"""The first code cell of every chapter: it installs gensrc where it is missing, and touches nothing else.
+
+Most install failures that readers of notebooks report come from a package that upgraded numpy or torch under a running
+kernel. So the cell tells pip to keep the version of everything that is installed: pip then adds what is missing, or
+fails with a sentence, but never replaces a package. Where gensrc is importable, the cell does and prints nothing.
+"""
+
+from pathlib import Path
+
+import gensrc
+from gensrc import atomic
+from gensrc.book import clean, repository
+from gensrc.book.repository import BookError
+
+TAGS = ["colab", "hide-input"]
+# Not wider than other code in chapters (notebooks/ruff.toml).
+TEMPLATE = """\
+# Only where gensrc is missing (on Colab, say): install it, and leave every package that
+# is there as it is.
+import importlib.util
+
+if importlib.util.find_spec("gensrc") is None:
+    import pathlib
+    import subprocess
+    import sys
+    import tempfile
+
+    address = "{address}"
+    archive = f"{{address}}/archive/refs/tags/{tag}.zip"
+
+    def pip(*arguments):
+        command = [sys.executable, "-m", "pip", "--no-color", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            reason = f"{{archive}}; pip says:\\n{{done.stderr[-1000:]}}"
+            raise RuntimeError(f"gensrc could not be installed from {{reason}}")
+        return done.stdout
+
+    with tempfile.TemporaryDirectory() as folder:
+        kept = pathlib.Path(folder, "kept.txt")
+        kept.write_text(pip("list", "--format=freeze"))
+        pip("install", "--quiet", "--constraint", str(kept), archive)
+    importlib.invalidate_caches()
+"""
+
+
+def cell(address: str, version: str) -> str:
+    """The source of the cell, for the repository at `address` and the release of gensrc that the chapter belongs to."""
+    return TEMPLATE.format(address=address, tag=tag(version)).rstrip("\n")
+
+
+def tag(version: str) -> str:
+    return f"v{version}"
+
+
+def expected(root: Path) -> str:
+    """The cell as the sources must have it: for the placeholder's address, and the release that the module says."""
+    return cell(repository.address(root), gensrc.__version__)
+
+
+def write_all(root: Path) -> list[str]:
+    """Put the cell into every chapter's cell tagged colab; the chapters that it has changed.
+
+    Raises BookError for a chapter whose first code cell has no such tag.
+    """
+    source, changed = expected(root), []
+    for chapter in repository.chapters(root):
+        path = repository.notebook_path(root, chapter)
+        nb = repository.read_notebook(path)
+        first = repository.code_cells(nb)[:1]
+        if not first or "colab" not in repository.tags(first[0]):
+            raise BookError(
+                f"{chapter}: its first code cell is not tagged colab: add one with the tags {' and '.join(TAGS)}."
+            )
+        if first[0]["source"] != source:
+            first[0]["source"] = source
+            atomic.write(path, clean.dumps(nb))
+            changed.append(chapter)
+    return changed

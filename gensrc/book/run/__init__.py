@@ -1,0 +1,1 @@
+"""Executing chapters, and the records of full runs."""

@@ -1,0 +1,45 @@
+"""What `gensrc-book execute` says while chapters run side by side."""
+
+import shutil
+import threading
+from typing import TextIO
+
+
+class Progress:
+    """One line a chapter; on a terminal also one that shows what is running."""
+
+    def __init__(self, out: TextIO):
+        self.out = out
+        self.live = out.isatty()
+        self.running: dict[str, str] = {}
+        self.over = False
+        self.lock = threading.Lock()
+
+    def say(self, line: str) -> None:
+        with self.lock:
+            self._print(line)
+
+    def started(self, chapter: str, cells: int) -> None:
+        if not self.live:
+            self.say(f"… {chapter}: {cells} code cells")
+
+    def at(self, chapter: str, cell: int, cells: int) -> None:
+        with self.lock:
+            self.running[chapter] = f"{chapter} cell {cell}/{cells}"
+            self._draw()
+
+    def ended(self, chapter: str, line: str) -> None:
+        with self.lock:
+            self.running.pop(chapter, None)
+            self._print(line)
+            self._draw()
+
+    def _print(self, line: str) -> None:
+        clear = "\r\x1b[K" if self.live else ""
+        if not self.over:
+            print(f"{clear}{line}", file=self.out, flush=True)
+
+    def _draw(self) -> None:
+        if self.live and not self.over:
+            line = " · ".join(self.running.values())[: shutil.get_terminal_size().columns - 1]
+            print(f"\r\x1b[K{line}", end="", file=self.out, flush=True)

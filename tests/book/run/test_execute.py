@@ -1,0 +1,360 @@
+"""Executing chapters: what is stored, what is kept of a failure, what is said.
+
+A kernel takes seconds to start, so what only concerns the storing of a run is tried with cells that run here instead.
+"""
+
+import contextlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import nbformat
+import pytest
+from nbformat.v4 import new_output
+
+from gensrc.book.repository import BookError
+from gensrc.book.run import execute, kernel_process, progress
+
+ROOT = Path(__file__).parents[3]
+A, B = "1-part/01-a", "2-part/01-b"
+WORK = "from gensrc import data\nfrom tqdm.auto import tqdm\nfor step in tqdm(range(3)): pass\nprint(data.load())"
+REPORT = "print('test ELBO ≈ -104.1 nats (±5 %)')\nprint('✓ it is so')\nprofile, seed"
+
+
+@pytest.fixture
+def chapter(book: Any) -> Any:
+    book.chapter(A, WORK, REPORT)
+    return book
+
+
+@pytest.fixture
+def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells run in this process, and print; nothing else of a kernel is needed for what is stored."""
+
+    def work(run: execute.Run, output: Path, trace: Path) -> dict[str, Any]:
+        nb = nbformat.read(run.path, as_version=4)
+        names: dict[str, Any] = {}
+        for count, cell in enumerate((cell for cell in nb.cells if cell.cell_type == "code"), 1):
+            with contextlib.redirect_stdout(io.StringIO()) as said:
+                exec(cell.source, names)
+            if "parameters" in cell.metadata.get("tags", []):
+                names |= run._spec(output)["parameters"]
+            cell.execution_count = count
+            cell.outputs = [new_output("stream", name="stdout", text=said.getvalue())] if said.getvalue() else []
+        nbformat.write(nb, output)
+        facts = {"python": "3.11.0", "torch": "", "gpu": "", "gpu_peak_mb": 0}
+        return facts | {"prefix": sys.prefix, "seconds": 1.0, "peak_mb": 100}
+
+    monkeypatch.setattr(execute.Run, "_work", work)
+
+
+def printed(nb: Any) -> str:
+    return "".join(output.get("text", "") for cell in nb.cells for output in cell.get("outputs", []))
+
+
+def test_a_quick_run_replaces_the_notebook_and_stamps_it(chapter: Any) -> None:
+    nb = chapter.read(A)
+    nb.cells.insert(3, nbformat.v4.new_code_cell("import os, gensrc\nprint(os.getcwd())\nprint(gensrc.__file__)"))
+    chapter.save(A, nb)
+    status, said = chapter.run("execute")
+    assert (status, said.splitlines()[0]) == (0, f"… {A}: 5 code cells")
+    assert f"✓ {A}: " in said
+    assert "MB, outputs stored" in said
+    nb = chapter.read(A)
+    folder, module, *lines = printed(nb).splitlines()
+    assert lines == ["0123456789", "test ELBO ≈ -104.1 nats (±5 %)", "✓ it is so"]
+    assert folder == str(chapter.path(A).parent), "the notebook's own folder"
+    assert module == str(chapter.root / "gensrc/__init__.py"), "the repository's module"
+    stamp = nb.metadata.gensrc
+    assert (stamp.chapter, stamp.profile, stamp.seed, stamp.files) == (A, "quick", 0, ["gensrc/data/digits.txt"])
+    assert stamp.python == ".".join(map(str, sys.version_info[:3]))
+    assert 0 < stamp.seconds < 60
+    assert 10 < stamp.peak_mb < 2000
+    assert "1 thread of" in stamp.hardware
+    assert chapter.run("status")[0] == 0
+    assert chapter.run("execute") == (0, "Nothing to execute: no chapter is stale.\n")
+
+
+def test_executing_twice_leaves_the_file_as_it_is(chapter: Any) -> None:
+    chapter.run("execute")
+    nb = chapter.read(A)
+    nb.metadata.gensrc.verified = "2020-01-01"  # another day, another machine
+    nb.metadata.gensrc.seconds = 1e6
+    chapter.save(A, nb)
+    before = chapter.path(A).read_bytes()
+    status, said = chapter.run("execute", A)
+    assert status == 0
+    assert "outputs unchanged" in said
+    assert chapter.path(A).read_bytes() == before
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_another_output_brings_a_new_stamp(book: Any) -> None:
+    chapter = book
+    chapter.chapter(A, "print('as computed')")
+    chapter.run("execute")
+    nb = chapter.read(A)
+    nb.metadata.gensrc.verified = "2020-01-01"
+    nb.cells[-1].outputs[0].text = "edited by hand\n"
+    chapter.save(A, nb)
+    chapter.run("execute", "--all")
+    assert chapter.read(A).metadata.gensrc.verified > "2020-01-01"
+    assert "edited" not in printed(chapter.read(A))
+
+
+def test_a_full_run_leaves_the_notebook_and_records_its_figures(chapter: Any) -> None:
+    before = chapter.path(A).read_bytes()
+    status, said = chapter.run("execute", "--profile", "full")
+    assert status == 0
+    assert f"copy in _build/full/{A}.ipynb" in said
+    assert chapter.path(A).read_bytes() == before
+    copy = json.loads((chapter.root / f"_build/full/{A}.ipynb").read_text(encoding="utf8"))
+    assert copy["cells"][-1]["outputs"][-1]["data"]["text/plain"] == ["('full', 0)"]
+    record = json.loads((chapter.root / f"book/results/{A}.json").read_text(encoding="utf8"))
+    assert record["reports"] == [
+        {"label": "test ELBO", "value": -104.1, "printed": "-104.1", "unit": "nats", "rel": 0.05, "bound": "5 %"}
+    ]
+    assert (record["claims"], record["profile"], record["chapter"]) == (1, "full", A)
+    assert {"hardware", "torch", "python", "gensrc", "date", "commit", "seconds", "peak_mb", "hash"} <= {*record}
+    assert chapter.run("execute", "--profile", "full") == (0, "Nothing to execute: no chapter is stale.\n")
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_another_seed_touches_neither_notebook_nor_record(book: Any) -> None:
+    chapter = book
+    chapter.chapter(A, "print((profile, seed))")
+    before = chapter.path(A).read_bytes()
+    assert chapter.run("execute", A, "--seed", "3")[0] == 0
+    assert chapter.run("execute", A, "--seed", "3", "--profile", "full", "--results", "elsewhere")[0] == 0
+    assert chapter.path(A).read_bytes() == before
+    assert not (chapter.root / "book/results").exists()
+    copy = (chapter.root / f"_build/quick-seed-3/{A}.ipynb").read_text(encoding="utf8")
+    assert "('quick', 3)" in copy
+    assert json.loads((chapter.root / f"elsewhere/{A}.json").read_text(encoding="utf8"))["seed"] == 3
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_a_record_names_its_commit(book: Any) -> None:
+    chapter = book
+    chapter.chapter(A, "print(1)")
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e", "-C", str(chapter.root)]
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "all"]):
+        subprocess.run([*git, *command], check=True, capture_output=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout
+    chapter.run("execute", "--profile", "full")
+    record = json.loads((chapter.root / f"book/results/{A}.json").read_text(encoding="utf8"))
+    assert record["commit"] == head[:12]
+
+
+def test_a_failing_cell_leaves_the_notebook_and_is_told(chapter: Any) -> None:
+    chapter.chapter(B, "print('so far')", "def inner():\n    return 1 / 0\ninner()", "print('never')")
+    before = chapter.path(B).read_bytes()
+    status, said = chapter.run("execute")
+    assert status == 1
+    assert f"✗ {B}: code cell 4 failed: ZeroDivisionError: division by zero" in said
+    assert "return 1 / 0" in said
+    assert f"The run is kept in _build/failed/{B}.ipynb." in said
+    assert chapter.path(B).read_bytes() == before
+    kept = (chapter.root / f"_build/failed/{B}.ipynb").read_text(encoding="utf8")
+    assert "so far" in kept
+    assert "_gensrc_probe" not in kept
+    assert f"✓ {A}" in said  # the other chapter was stored all the same
+
+
+def test_a_chapter_that_takes_too_long_is_stopped(book: Any) -> None:
+    book.chapter(A, "import time\ntime.sleep(60)")
+    started = time.monotonic()
+    status, said = book.run("execute", "--timeout", "4")
+    assert time.monotonic() - started < 30
+    assert status == 1
+    assert f"✗ {A}: code cell 3 failed: the time limit of 4 s was reached" in said
+
+
+def test_the_limit_is_for_the_chapter_not_for_each_cell(book: Any) -> None:
+    book.chapter(A, *["import time\ntime.sleep(1.5)"] * 4)
+    status, said = book.run("execute", "--timeout", "4")
+    assert status == 1
+    assert "the time limit of 4 s was reached" in said
+
+
+def test_a_kernel_that_dies_is_told(book: Any) -> None:
+    book.chapter(A, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    status, said = book.run("execute")
+    assert status == 1
+    assert "code cell 3 failed: DeadKernelError" in said
+
+
+def test_a_worker_that_dies_is_told(book: Any) -> None:
+    book.chapter(A, "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)")
+    status, said = book.run("execute")
+    assert status == 1
+    assert f"✗ {A}: the process that ran it was ended by signal 9." in said
+
+
+def test_output_without_a_line_end_hides_no_event(capsys: pytest.CaptureFixture[str]) -> None:
+    print("a library's words", end="")
+    kernel_process.tell(cell=3)
+    assert f'{kernel_process.MARK}{{"cell": 3}}' in capsys.readouterr().out.split("\n")
+
+
+def test_a_warning_beside_the_facts_does_no_harm() -> None:
+    outputs = [
+        {"output_type": "stream", "name": "stdout", "text": 'late words\n{"peak_mb": 3}\n'},
+        {"output_type": "stream", "name": "stderr", "text": "UserWarning: {something}"},
+    ]
+    assert kernel_process.facts_in(outputs) == {"peak_mb": 3}
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_a_number_that_is_not_finite_is_not_stored(book: Any) -> None:
+    book.chapter(A, "print('loss ≈ nan nats (±5 %)')")
+    before = book.path(A).read_bytes()
+    status, said = book.run("execute")
+    assert status == 1
+    assert "it reports loss ≈ nan, which no later run can equal" in said
+    assert book.path(A).read_bytes() == before
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_a_notebook_that_someone_edits_meanwhile_is_not_overwritten(book: Any) -> None:
+    book.chapter(A, f"open({str(book.path(A))!r}, 'a').write(' ')")
+    status, said = book.run("execute")
+    assert status == 1
+    assert "its notebook was changed while it ran, so it stays as it is" in said
+    assert book.path(A).read_text(encoding="utf8").endswith(" ")
+
+
+def test_a_module_edited_meanwhile_leaves_the_chapter_stale(book: Any) -> None:
+    module = book.root / "gensrc/models/vae.py"
+    book.chapter(
+        A, f"from gensrc import models\nopen({str(module)!r}, 'a').write('print()')", "from gensrc.models import vae"
+    )
+    assert book.run("execute")[0] == 0
+    status, said = book.run("status")
+    assert status == 1
+    assert said.rstrip().endswith("gensrc/models/vae.py")
+
+
+def test_two_jobs_run_side_by_side_in_processes_of_their_own(book: Any) -> None:
+    wait = "import pathlib, time\nmine, other = pathlib.Path({!r}), pathlib.Path({!r})\nmine.touch()\n"
+    wait += "while not other.exists(): time.sleep(0.05)"
+    here, there = str(book.root / "here"), str(book.root / "there")
+    book.chapter(A, wait.format(here, there), "import os\nprint(os.environ['OMP_NUM_THREADS'])")
+    book.chapter(B, wait.format(there, here))
+    status, said = book.run("execute", "--jobs", "2", "--timeout", "60")
+    assert status == 0, said
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_versions_other_than_the_pinned_ones_are_noted(book: Any) -> None:
+    book.write("constraints.txt", "nbformat==0.1\n")
+    book.chapter(A, "import nbformat")
+    assert "note: nbformat " in book.run("execute")[1]
+
+
+@pytest.mark.parametrize(("jobs", "threads"), [(1, 4), (2, 2), (3, 1), (8, 1), (None, 1)])
+def test_jobs_share_the_cores(book: Any, monkeypatch: pytest.MonkeyPatch, jobs: int | None, threads: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(4), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert execute.plan(book.root, jobs=jobs).threads == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert execute.plan(book.root, jobs=jobs).threads == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"profile": "fast"}, "there is no profile 'fast'; the profiles are: quick, full."),
+        ({"jobs": 0}, "--jobs and --timeout must be greater than zero."),
+        ({"timeout": -1.0}, "--jobs and --timeout must be greater than zero."),
+    ],
+)
+def test_a_plan_that_cannot_be_is_refused(book: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BookError, match=message):
+        execute.plan(book.root, **options)
+
+
+def test_nothing_starts_if_one_chapter_cannot_be_run(chapter: Any, code_cell: Any) -> None:
+    nb = chapter.read(A)
+    nb.cells[2].source = 'profile = "full"\nseed = 0'
+    chapter.path(B).parent.mkdir()
+    chapter.save(B, nb)
+    status, said = chapter.run("execute")
+    assert status == 2
+    assert said == f'gensrc-book: {B} needs one cell tagged parameters with profile = "quick" and seed = 0, no more.\n'
+
+
+def test_ctrl_c_stops_everything_and_leaves_the_notebook(book: Any) -> None:
+    book.chapter(A, "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(100)")
+    before = book.path(A).read_bytes()
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "gensrc.book.cli", "execute"],
+        cwd=book.root,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Whoever runs the tests in the background has Ctrl-C ignored, and a child would inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    pid = book.path(A).parent / "pid"
+    assert _comes_true(lambda: pid.exists() and pid.read_text())
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.splitlines()[1:] == ["", "gensrc-book: interrupted; the stored notebooks are as they were."]
+    assert book.path(A).read_bytes() == before
+    assert _comes_true(lambda: not _alive(int(pid.read_text())))
+
+
+def _comes_true(condition: Callable[[], object], seconds: float = 20) -> bool:
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_a_terminal_shows_the_running_cell(book: Any) -> None:
+    master, slave = os.openpty()
+    with open(slave, "w", encoding="utf8") as terminal:
+        one_line = progress.Progress(terminal)
+        one_line.started(A, 4)
+        one_line.at(A, 3, 4)
+        one_line.ended(A, "✓ done")
+        shown = ""
+        while "✓ done\r\n" not in shown:  # a terminal hands out what it has, not what was written
+            shown += os.read(master, 1000).decode()
+    os.close(master)
+    assert f"{A} cell 3/4" in shown
+    assert shown.rstrip("\r\x1b[K").endswith("✓ done\r\n")
+
+
+def test_the_kernel_tells_of_its_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    cuda = SimpleNamespace(
+        is_initialized=lambda: True,
+        get_device_name=lambda: "A fast GPU",
+        max_memory_allocated=lambda: 3 * 2**30,
+    )
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="2.13.0+cu130", cuda=cuda))
+    exec(kernel_process.PROBE, {})
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["gpu"], facts["gpu_peak_mb"], facts["torch"]) == ("A fast GPU", 3072, "2.13.0+cu130")
+    assert execute._hardware(facts, 2).startswith("A fast GPU, ")
