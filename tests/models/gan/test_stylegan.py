@@ -192,3 +192,8 @@ def test_equivariance_in_decibels_of_a_known_error():
 def test_sizes_that_cannot_be_are_refused(options):
     with pytest.raises(ValueError, match="must be a power of two"):
         Synthesis(**options)
+
+
+def test_the_activation_keeps_the_mean_square_of_normal_numbers():
+    x = torch.randn(1_000_000, generator=generator(5))
+    assert stylegan._activation(x).square().mean() == pytest.approx(1, abs=0.01)  # without the gain it is 0.52
