@@ -1,13 +1,12 @@
-"""How fast do texts come? Prints two ratios: to no cache, and to the transformers library.
+"""Speed of text generation: two ratios, to decoding without a cache and to the transformers library.
 
     python benchmarks/decoding.py [--threads 1] [--rounds 5] [--tokens 512] [--widths 128 256] [--layers 4]
 
-All sides are one GPT with the same weights (random ones: what a text says costs nothing) and write the same tokens,
-greedily, after a prompt of 8: ours with its cache; ours computing everything anew for each token; and
-`GPT2LMHeadModel.generate` with its own cache and its own defaults. They take turns in one process. Medians and ratios
-are printed; the ratios are what counts, as times depend on the machine. With one thread they are of the processor, so
-that what else the machine does counts for less; with more they are of the clock. Texts are written one at a time and
-eight at a time; without a cache, which takes long, in one round and one at a time only.
+All sides are one GPT with the same random weights, and write the same tokens, greedily, after a prompt of 8: ours with
+its cache; ours recomputing everything for each token; and `GPT2LMHeadModel.generate` with its own cache and defaults.
+They take turns in one process. Medians and ratios are printed; compare the ratios, as times depend on the machine.
+With one thread, times are processor time, which other processes affect less; with more, wall-clock time. Texts are
+written one at a time and eight at a time; without a cache, which is slow, in one round and one at a time only.
 """
 
 import argparse

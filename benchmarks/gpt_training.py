@@ -1,12 +1,12 @@
-"""How much faster does our GPT train than the same network of torch's layers? Prints a ratio of tokens a second.
+"""Training speed of our GPT against the same network of torch's layers: a ratio of tokens a second.
 
     python benchmarks/gpt_training.py [--threads 1] [--rounds 20] [--precision picked|float32] [--dropout 0.0]
 
-Both sides are a GPT like the chapter's, but with learned places (width 192, 6 heads, 4 pre-norm blocks with GELU, a
+Both sides are a GPT like the chapter's, but with learned positions (width 192, 6 heads, 4 pre-norm blocks with GELU, a
 context of 256, tied embeddings, batches of 16) and the same weights: ours, and one whose blocks are
 `nn.TransformerEncoderLayer` with the causal hint that selects its fast kernel. They take a step (forward, backward,
 clipping, fused AdamW) in turn, in one process, in the same arithmetic, that of `training.precision` or float32.
-Medians and their ratio are printed; the ratio is what counts, as times depend on the machine and on what else it does.
+Medians and their ratio are printed; compare the ratio, as times depend on the machine and its load.
 """
 
 import language_models

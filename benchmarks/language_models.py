@@ -1,4 +1,4 @@
-"""What the benchmarks of training language models share: a step, and two sides that take turns in one process."""
+"""Shared by the benchmarks of language-model training: a step, and two sides that take turns in one process."""
 
 import argparse
 import statistics
@@ -14,7 +14,7 @@ WARM_UP = 2  # rounds before the clock counts, which warm caches and kernels up
 
 
 def parser(rounds: int) -> argparse.ArgumentParser:
-    """The options that all have; parse with `parse_args`."""
+    """The common options; parse with `parse_args`."""
     options = argparse.ArgumentParser(description="Ratio of our tokens a second to those of torch's layers.")
     options.add_argument("--threads", type=int, default=1)
     options.add_argument("--rounds", type=int, default=rounds)
@@ -42,7 +42,7 @@ def side(
 
 
 def arithmetic(name: str) -> training.Precision:
-    """That of --precision."""
+    """The arithmetic of the option --precision."""
     return training.Precision("cpu", bfloat16=False) if name == "float32" else training.precision(torch.device("cpu"))
 
 

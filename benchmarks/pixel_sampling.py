@@ -1,12 +1,11 @@
-"""How much faster is a picture drawn when nothing is computed twice? Prints a ratio.
+"""Speed of sampling pictures with a cache, against recomputing every pixel: a ratio.
 
     python benchmarks/pixel_sampling.py [--threads 1] [--pictures 16] [--model gated|plain|transformer] [--rows 28]
 
 Both sides draw the same pictures of MNIST's size from the same noise, with the network of the chapter (for the gated
-one, its very sizes). The naive side computes the whole network for each pixel; since that takes a minute or more, both
-may be timed on the first `--rows` rows of the picture. That the pictures are the same is checked, to the last pixel;
-then the ratio of the times is printed. Times are the processor's, which other programs disturb little; with several
-threads they add up. The ratio is what counts.
+one, of the same sizes). The naive side computes the whole network for each pixel; since that takes a minute or more,
+both may be timed on the first `--rows` rows of the picture. The script checks that all pixels are equal, then prints
+the ratio of the times. Times are processor time, summed over threads, which other processes affect little.
 """
 
 import argparse

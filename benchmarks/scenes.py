@@ -1,9 +1,9 @@
-"""How many captioned scenes and clips are made in a second, and how much faster at once than one at a time?
+"""Captioned scenes and clips made a second, in one call and one at a time: rates and ratios.
 
     python benchmarks/scenes.py [--threads 1] [--rounds 5]
 
-Both sides take turns in one process. Medians and their ratio are printed; the ratio is what counts, as times depend on
-the machine and on what else it does. The book asks for 5,000 scenes a second on one core.
+Both sides take turns in one process. Medians and their ratio are printed; compare the ratio, as times depend on the
+machine and its load. The book asks for 5,000 scenes a second on one core.
 """
 
 import argparse

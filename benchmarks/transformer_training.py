@@ -1,12 +1,12 @@
-"""How much faster does our encoder train than torch's layers? Prints a ratio of tokens a second.
+"""Training speed of our encoder against torch's layers: a ratio of tokens a second.
 
     python benchmarks/transformer_training.py [--threads 1] [--rounds 30] [--precision picked|float32]
 
 Both sides are one causal language model (width 128, 4 heads, 4 pre-norm blocks, 64 letters, batches of 16 sequences of
 128) with the same weights: ours from `models.transformer.Encoder`, the baseline from `nn.TransformerEncoderLayer` with
 the causal hint that selects its fast kernel. They take a step (forward, backward, fused Adam) in turn, in one process,
-in the same arithmetic, that of `training.precision` or float32. Medians and their ratio are printed; the ratio is what
-counts, as times depend on the machine and on what else it does.
+in the same arithmetic, that of `training.precision` or float32. Medians and their ratio are printed; compare the ratio,
+as times depend on the machine and its load.
 """
 
 import language_models
@@ -41,7 +41,7 @@ class Theirs(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Letters and places in, scores of the next letter out; the same around both."""
+    """Embeddings of letters and positions, a body, and logits of the next letter."""
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()

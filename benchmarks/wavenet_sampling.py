@@ -1,18 +1,18 @@
-"""How much faster does a WaveNet generate with rings than without? Prints ratios for one second of sound.
+"""Speed of WaveNet sampling with the Fast WaveNet cache, and without: ratios for one second of sound.
 
     python benchmarks/wavenet_sampling.py [--threads 1] [--samples 8000] [--stretch 10]
 
-The network has 18 layers with dilations from 1 to 256, twice, a stream of 32 channels and 128 for the output, and
-weights as they start: times do not depend on them. Three ways draw with the same noise:
+The network has 18 layers with dilations from 1 to 256, twice, 32 residual and 128 skip channels, and its initial
+weights, on which times do not depend. Three ways draw with the same noise:
 
-- rings: `sample`, which computes one position of each layer a step; all of the second is drawn and timed;
-- anew: each step computes the network over all that there is so far, the loop that one writes first;
-- window: `sample(use_cache=False)`, each step computes the receptive field, the least that is right without memory.
+- rings: `sample` with the cache's ring buffers, one position of each layer a step; the whole second is timed;
+- anew: each step computes the network over all codes so far;
+- window: `sample(use_cache=False)`, each step computes the receptive field, the least that is needed without a cache.
 
-The slow ways are not run to the end: `--stretch` steps of each are timed at five places of the second, evenly spread,
-and the mean of their medians is taken for all steps. That is said in the output as "extrapolated". At each place the
-codes are compared with those of the rings. Times of the rings in the first and last tenth of the second show whether a
-step costs the same throughout. Medians, as other programs may take the core for a while.
+The slow ways are not run to the end: `--stretch` steps of each are timed at five evenly spaced positions in the second,
+and the mean of their medians is used for all steps, marked as "extrapolated" in the output. At each position the codes
+are compared with those of the rings. Times of the rings in the first and last tenth of the second show whether a step
+takes the same time throughout. Medians are used, as other processes may take the core for a while.
 """
 
 import argparse
@@ -30,7 +30,7 @@ PLACES = 5
 
 
 class Timed(torch.nn.Module):
-    """The head of a WaveNet, which every step uses once, noting when."""
+    """The head of a WaveNet, which every step uses once, with the time of each use."""
 
     def __init__(self, head: torch.nn.Module) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Timed(torch.nn.Module):
         return self.head(x)
 
     def steps(self) -> list[float]:
-        """The seconds between one use and the next, which are forgotten."""
+        """The seconds between successive uses; clears them."""
         found = [later - earlier for earlier, later in itertools.pairwise(self.moments)]
         self.moments = []
         return found
@@ -54,7 +54,7 @@ def noise(at: int) -> torch.Generator:
 
 @torch.inference_mode()
 def anew(model: WaveNet, codes: Tensor, length: int, generator: torch.Generator) -> Tensor:
-    """`length` more codes, the network computed over everything for each."""
+    """`length` more codes, with the network recomputed over all codes for each."""
     for _ in range(length):
         unknown = codes.new_zeros(1, 1)
         outputs = model(torch.cat([codes, unknown], 1))[:, -1]

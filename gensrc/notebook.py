@@ -34,12 +34,12 @@ Model = TypeVar("Model", bound=torch.nn.Module)
 
 
 class ClaimError(AssertionError):
-    """A sentence of the book that turned out not to be true."""
+    """A claim of a chapter that does not hold."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one execution of a chapter needs to know of itself."""
+    """The settings of one execution of a chapter."""
 
     chapter: str
     profile: str
@@ -55,7 +55,7 @@ class Run:
         return full if self.full else quick
 
     def generator(self, offset: int = 0) -> torch.Generator:
-        """A CPU generator of its own, so that one experiment's draws do not shift another's.
+        """A separate CPU generator, so that one experiment's draws do not change another's.
 
         Noise is drawn on the CPU and moved: a GPU's generator gives other numbers for the same seed.
         """
@@ -88,13 +88,13 @@ def report(
     abs: float | None = None,
     retrained: float | None = None,
 ) -> None:
-    """Print a measured number with the tolerance within which another machine must find it again.
+    """Print a measured number with the tolerance within which other machines must reproduce it.
 
     `rel` is a fraction of the value (0.05 prints "±5 %"), `abs` is in the value's own unit; give exactly one. The
     number is printed with two digits more than the tolerance resolves, so that rounding never decides a comparison.
 
-    `retrained` takes its place in the full profile. What a shipped checkpoint gives is the same everywhere, but a full
-    run trains the weights anew, and another machine's training ends elsewhere.
+    `retrained` replaces it in the full profile: results of a shipped checkpoint are the same everywhere, but a full run
+    trains the weights again, and training differs between machines.
 
     Raises ValueError for a value that is not finite, for no or two tolerances, for one that is not positive, and for a
     `retrained` that is not the wider one.
@@ -225,7 +225,7 @@ def source(*objects: Callable[..., Any] | type) -> None:
 
 
 def figure(fig: "Figure", *, name: str, caption: str, alt: str, kind: str = "plot") -> None:
-    """Show a figure with the caption and the text alternative that every reader is owed, then close it.
+    """Show a figure with a caption and a text alternative, then close it.
 
     `kind` says how the figure behaves on a dark page: a "plot" (lines, bars, points on nothing) may be inverted, a
     "picture" (digits, photographs) may not. One figure a cell: the site numbers and links them by `name`.
@@ -261,8 +261,8 @@ def figure(fig: "Figure", *, name: str, caption: str, alt: str, kind: str = "plo
 def sounds(waves: dict[str, torch.Tensor], *, rate: int, name: str, caption: str) -> None:
     """Show a player for each wave, which lies in the page itself and starts when a reader presses it.
 
-    waves: by what is to be heard, which a screen reader says too; samples in [-1, 1], `rate` a second. Samples beyond
-        are cut. A second of 8,000 samples takes 22 kB of the page, so at most 20 seconds may be shown at once.
+    waves: by their label, which a screen reader reads too; samples in [-1, 1], `rate` a second. Samples beyond are
+        clipped. A second of 8,000 samples takes 22 kB of the page, so at most 20 seconds may be shown at once.
 
     Raises ValueError for no wave, an empty caption, a wave that is not one row of finite samples, and too much sound.
     """

@@ -77,9 +77,9 @@ def image_grid(
 def spectrogram(
     wave: Float[Tensor, " time"], *, window: int = 256, hop: int = 64
 ) -> Float[Tensor, "frequencies frames"]:
-    """How loud each frequency is at each moment, in decibels below a full-scale sine; rows go from 0 to half the rate.
+    """The spectrogram in decibels relative to a full-scale sine; rows go from frequency 0 to half the rate.
 
-    A Hann window of `window` samples slides over the wave in steps of `hop`; what is softer than -90 dB is -90 dB.
+    A Hann window of `window` samples moves over the wave in steps of `hop`; values below -90 dB become -90 dB.
 
     Raises ValueError for a wave shorter than the window.
     """

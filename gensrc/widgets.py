@@ -1,9 +1,9 @@
-"""Explorers: a picture that a reader steers, with a kernel and without.
+"""Explorers: a picture with sliders, with and without a live kernel.
 
-`explore(render, ...)` shows `render(**values)` for every value that its controls can take. Where a kernel
-lives, the reader moves ipywidgets and the picture is rendered anew. In the same output stands an HTML figure
-for the static page: all pictures rendered ahead on one sheet, native range inputs and a small script
-(explore.js). Without a script the middle picture stays.
+`explore(render, ...)` shows `render(**values)` for every value that its controls can take. With a live kernel,
+the sliders are ipywidgets and the picture is rendered for each change. The same output has an HTML figure for
+the static page: all pictures rendered ahead on one sheet, native range inputs and a small script
+(explore.js). Without a script the middle picture is shown.
 """
 
 import base64
@@ -34,7 +34,7 @@ WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 @dataclass(frozen=True)
 class Control:
-    """One thing to steer: the keyword of `render`, its values and how they are written."""
+    """A slider: the keyword of `render`, its values and how they are written."""
 
     key: str
     label: str
@@ -53,7 +53,7 @@ class Control:
 
 
 def explore(render: Callable[..., Any], *, name: str, caption: str, alt: str, **controls: Any) -> None:
-    """Show `render(**values)` with a slider a control.
+    """Show `render(**values)` with a slider for each control.
 
     `render` returns a picture as an array or tensor with values in [0, 1], "height width" or "height width
     3". It is called for every combination of values ahead, and again when a slider of a live kernel moves: it
@@ -119,7 +119,7 @@ def has_label(given: Any) -> bool:
 
 
 def written(values: Sequence[Any]) -> list[str]:
-    """Numbers with as many decimals as it takes to tell neighbours well apart; all else as it is."""
+    """Numbers with enough decimals to distinguish neighbours; all else unchanged."""
     if not all(isinstance(value, float) for value in values):
         return [str(value).replace("-", "−") if isinstance(value, int) else str(value) for value in values]
     step = min(b - a for a, b in itertools.pairwise(sorted(values)))
@@ -132,9 +132,9 @@ def written(values: Sequence[Any]) -> list[str]:
 
 
 def combinations(controls: Sequence[Control]) -> Iterator[dict[str, Any]]:
-    """All settings in the order of the sheet: the first control runs fastest, the second from its end.
+    """All settings in the order of the sheet: the first control varies fastest, the second from its last value.
 
-    On a sheet as wide as the first control has values, right is more of the first and up is more of the second.
+    On a sheet as wide as the first control has values, the first control grows to the right, the second upwards.
     """
     axes = [list(c.values) for c in controls]
     if len(axes) > 1:
@@ -145,7 +145,7 @@ def combinations(controls: Sequence[Control]) -> Iterator[dict[str, Any]]:
 
 
 def position(controls: Sequence[Control], chosen: Sequence[int]) -> int:
-    """Where on the sheet the picture with these indices is; explore.js computes the same."""
+    """The index on the sheet of the picture with these settings; explore.js computes the same."""
     place, step = 0, 1
     for number, (control, index) in enumerate(zip(controls, chosen, strict=True)):
         size = len(control.values)
@@ -158,7 +158,7 @@ def position(controls: Sequence[Control], chosen: Sequence[int]) -> int:
 
 
 def picture(render: Callable[..., Any], values: dict[str, Any]) -> np.ndarray:
-    """What `render` returns for these values, checked, as bytes "height width" or "height width 3"."""
+    """The picture of `render` for these values, checked, as bytes "height width" or "height width 3"."""
     given = render(**values)
     if hasattr(given, "detach"):  # a tensor of any device and precision
         given = given.detach().float().cpu().numpy()
@@ -200,7 +200,7 @@ def png(array: np.ndarray) -> bytes:
 
 
 def with_palette(array: np.ndarray) -> Image.Image | None:
-    """The same colours by way of a palette; None where there are more than 256."""
+    """The same picture with a palette; None if it has more than 256 colours."""
     red, green, blue = (array[..., channel].astype(np.uint32) for channel in range(3))
     colours, places = np.unique(red << 16 | green << 8 | blue, return_inverse=True)
     if len(colours) > 256:
@@ -252,7 +252,7 @@ def sheet_columns(controls: Sequence[Control]) -> int:
 
 
 def slider(control: Control) -> str:
-    """A native range input that speaks the values instead of their numbers."""
+    """A native range input whose screen-reader text is the value, not its index."""
     texts = html.escape(json.dumps(control.texts, ensure_ascii=False))
     label, text = html.escape(control.label), html.escape(control.texts[control.middle])
     return (
@@ -266,7 +266,7 @@ def slider(control: Control) -> str:
 
 
 def live(render: Callable[..., Any], controls: Sequence[Control], caption: str, alt: str) -> ipywidgets.VBox:
-    """Sliders above a picture that is rendered anew whenever one of them moves."""
+    """Sliders above a picture that is rendered again whenever one of them moves."""
     sliders = [
         ipywidgets.SelectionSlider(
             options=list(zip(c.texts, range(len(c.values)), strict=True)),

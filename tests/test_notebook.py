@@ -49,7 +49,7 @@ def test_report_prints_value_unit_and_tolerance(capsys, arguments, line):
         (1.0, {"rel": 0.01, "retrained": 0.01}, "retrained=0.01 must be wider than 0.01"),
     ],
 )
-def test_report_refuses(value, tolerance, message):
+def test_report_refuses_wrong_values_and_tolerances(value, tolerance, message):
     with pytest.raises(ValueError, match=message):
         notebook.report("x", value, **tolerance)
 
@@ -133,7 +133,7 @@ def test_the_same_figure_is_the_same_bytes(shown):
 @pytest.mark.parametrize(
     "options", [{"alt": "too short"}, {"caption": " "}, {"kind": "movie"}], ids=["alt", "caption", "kind"]
 )
-def test_figure_refuses(options):
+def test_figure_refuses_missing_texts_and_unknown_kinds(options):
     good = {"name": "n", "caption": "A line.", "alt": "A line that rises from one to two."}
     with pytest.raises(ValueError, match="needs a caption, and an alt text|kind must be"):
         notebook.figure(plt.figure(), **{**good, **options})
@@ -276,6 +276,6 @@ def test_sounds_are_players_of_the_waves_in_the_page_itself(shown):
         ({"a": torch.zeros(160_001)}, "A.", "last 20.0 s; show 20 s at most"),
     ],
 )
-def test_sounds_refuse(waves, caption, message):
+def test_sounds_refuse_missing_captions_and_wrong_waves(waves, caption, message):
     with pytest.raises(ValueError, match=message):
         notebook.sounds(waves, rate=8000, name="n", caption=caption)

@@ -1,4 +1,4 @@
-"""Pictures stand where a reader looks for them."""
+"""Image grids, the palette and the spectrogram."""
 
 import math
 
@@ -18,7 +18,7 @@ def test_tile_puts_each_picture_in_its_place():
     assert (sheet[8:, 5:] == 1).all(), "an empty place is white"
 
 
-def test_tile_refuses_nothing():
+def test_tile_refuses_no_picture_and_no_column():
     with pytest.raises(ValueError, match="not 1 and 0"):
         plots.tile(torch.zeros(1, 1, 2, 2), columns=0)
 

@@ -81,7 +81,7 @@ def test_one_control_fills_a_square_row_by_row(shown):
     assert [frame(page, k % 3, k // 3)[0, 0, 0] for k in range(5)] == list(range(5))
 
 
-def test_every_setting_of_three_controls_is_where_position_says(shown):
+def test_every_setting_of_three_controls_is_at_its_position_on_the_sheet(shown):
     given = {"a": [1, 2, 3], "b": [10, 20], "c": [100, 110, 120]}
     page = explored(shown, shade, **given)
     controls = [widgets.read_control(key, values) for key, values in given.items()]
@@ -129,7 +129,7 @@ def texts_of(page: str) -> list[list[str]]:
     return [json.loads(html.unescape(texts)) for texts in re.findall(r'data-texts="([^"]*)"', page)]
 
 
-def test_sliders_speak_labels_values_and_units(shown):
+def test_sliders_have_screen_reader_texts_with_label_value_and_unit(shown):
     page = explored(shown, lambda **v: np.ones((2, 2)), latent_1=[-1.0, 0.0, 1.0], kt=([5, 10], "cooling", "K"))
     assert re.findall(r'aria-label="([^"]*)"', page) == ["latent 1", "cooling"]
     assert texts_of(page) == [["−1", "0", "1"], ["5 K", "10 K"]]
@@ -219,7 +219,7 @@ def test_controls_that_cannot_be_shown_are_refused(shown, controls, message):
         (None, "a picture is"),
     ],
 )
-def test_what_is_no_picture_is_refused_with_the_call_that_gave_it(shown, picture, message):
+def test_arrays_that_are_no_picture_are_refused_naming_the_call(shown, picture, message):
     with pytest.raises(ValueError, match=re.escape(message)) as error:
         widgets.explore(lambda t: picture, **TEXTS, t=["first", "second"])
     assert "render(t='first')" in str(error.value)
@@ -230,7 +230,7 @@ def test_pictures_of_different_shapes_are_refused(shown):
         widgets.explore(lambda t: np.zeros((2, t)), **TEXTS, t=[2, 3])
 
 
-def test_a_notebook_is_not_made_too_heavy(shown):
+def test_explorers_above_the_size_limit_are_refused(shown):
     noise = np.random.default_rng(0).random((400, 80, 80))
     with pytest.raises(ValueError, match=r"'plane' takes \d\.\d MB in the notebook, and 1\.5 MB are allowed"):
         widgets.explore(lambda t: noise[t], **TEXTS, t=range(400))
@@ -245,7 +245,7 @@ def test_a_notebook_is_not_made_too_heavy(shown):
         ({"alt": "A digit."}, "20 letters at least"),
     ],
 )
-def test_texts_are_required(shown, change, message):
+def test_name_caption_and_alt_text_are_required(shown, change, message):
     with pytest.raises(ValueError, match=message):
         widgets.explore(shade, **(TEXTS | change), t=range(2))
 

@@ -1,9 +1,9 @@
-"""Pictures with captions: coloured, placed and counted handwritten digits, such as "a red 7 above a blue 3".
+"""Captioned pictures of coloured handwritten digits and their layout, such as "a red 7 above a blue 3".
 
-`captioned_digits` makes as many as are asked for, from MNIST, as an exact function of the seed: all random numbers are
-whole and all arithmetic on pixels is exact, so that every machine makes the same bytes.
+`captioned_digits` makes any number of them from MNIST, as an exact function of the seed: random numbers and arithmetic
+on pixels are in integers, so that every machine makes the same bytes.
 
-A `Scene` is what a picture shows; `caption` says it in words and `parse` reads it back. Captions follow this grammar:
+A `Scene` is the content of a picture; `caption` turns it into words and `parse` back. Captions follow this grammar:
 
     caption     = single | pair | triple ;
     single      = thing, " ", place ;
@@ -20,11 +20,11 @@ A `Scene` is what a picture shows; `caption` says it in words and `parse` reads 
     relation    = "left of" | "right of" | "above" | "below" ;
     arrangement = "side by side" | "one above the other" ;
 
-In a triple the two stand across the direction that leads to the third: two side by side are both above or below it, two
+In a triple the pair is perpendicular to the direction of the third: two side by side are both above or below it, two
 of which one is above the other are both left or right of it.
 
 Some combinations are held out: a colour with a digit (`HELD_OUT_THINGS`) and a colour with a position
-(`HELD_OUT_ROLES`). No training scene has one, so that a model can be asked for what it has never seen.
+(`HELD_OUT_ROLES`). No training scene has one, so that they test a model on combinations it was not trained on.
 """
 
 import re
@@ -69,7 +69,7 @@ ARRANGEMENTS = {"side by side": "left of", "one above the other": "above"}
 
 
 class CaptionError(ValueError):
-    """A caption that the grammar does not allow; the message says where it stops making sense."""
+    """A caption that the grammar does not allow; the message says where it deviates."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,10 @@ class Thing:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the things of a scene stand. Distances are in pixels; a pair of them is vertical, horizontal.
+    """Where the things of a scene are. Distances are in pixels; pairs are (vertical, horizontal).
 
-    A thing's upper left corner is drawn evenly from the corner's `choices`, `lowest` and those that follow; then all
-    things are moved together by 0 to `shift` - 1.
+    A thing's upper left corner is drawn uniformly from `choices` values, from `lowest` on; then all things are moved
+    together by 0 to `shift` - 1.
     """
 
     roles: tuple[tuple[str, ...], ...]  # for each thing, in the order of the scene, the positions it takes
@@ -132,7 +132,7 @@ HELD_OUT_ROLES = {role: list(COLOURS)[(index + 2) % len(COLOURS)] for index, rol
 
 @dataclass(frozen=True)
 class Scene:
-    """What a picture shows: one to three things and how they stand to each other.
+    """The content of a picture: one to three things and their layout.
 
     layout: a place for one thing; "left of" or "above" for two, the first being left of or above the second; for three
         "left of, both above" (or "both below") or "above, both left of" (or "both right of"), the first two being the
@@ -239,7 +239,7 @@ def _thing(parser: "CaptionParser") -> Thing:
 
 
 def _relation(parser: "CaptionParser", across: str) -> str:
-    """How a pair stands to the third: never along its own direction."""
+    """The relation of a pair to the third thing, perpendicular to the pair's direction."""
     return parser.take(*(relation for relation in OPPOSITE if across not in (relation, OPPOSITE[relation])))
 
 
@@ -254,7 +254,7 @@ class CaptionParser:
         return self.position == len(self.text)
 
     def take(self, *phrases: str) -> str:
-        """The longest of the phrases that stands here, behind which it moves. Raises CaptionError if none does."""
+        """Consume and return the longest of the phrases found here. Raises CaptionError if there is none."""
         for phrase in sorted(phrases, key=len, reverse=True):
             if self.text.startswith(phrase, self.position):
                 self.position += len(phrase)
@@ -280,7 +280,7 @@ def words(text: str) -> list[str]:
 
 
 def vocabulary(phrases: Iterable[str]) -> tuple[str, ...]:
-    """The words of the phrases, sorted, behind the empty word that fills up short captions."""
+    """The words of the phrases, sorted, after the empty word that pads short captions."""
     return ("", *sorted({word for phrase in phrases for word in words(phrase)}))
 
 
@@ -291,7 +291,7 @@ LONGEST = 15  # words of a caption at most
 def encode(
     captions: Sequence[str], vocabulary: Sequence[str] = VOCABULARY, length: int = LONGEST
 ) -> Int64[Tensor, "n length"]:
-    """Captions as indices of words in `vocabulary`, each filled up with 0, the empty word, to `length`.
+    """Captions as indices of words in `vocabulary`, each padded to `length` with 0, the empty word.
 
     Raises CaptionError for a word that is not in the vocabulary and for a caption that is longer than `length`.
     """
@@ -311,7 +311,7 @@ def encode(
 
 
 def is_seen(scene: Scene) -> bool:
-    """Whether training scenes may show this: no thing of it is held out, by its digit or by its position."""
+    """Whether it may be a training scene: no thing is held out, by its digit or its position."""
     roles = LAYOUTS[scene.layout].roles
     return all(_is_seen(thing, roles[slot]) for slot, thing in enumerate(scene.things))
 
@@ -325,7 +325,7 @@ def _is_seen(thing: Thing, roles: tuple[str, ...]) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class CaptionedImages:
-    """n pictures, what each shows, and a caption for it."""
+    """n pictures with the scene and a caption of each."""
 
     images: Float[Tensor, "n 3 32 32"] | UInt8[Tensor, "n 3 32 32"]
     captions: tuple[str, ...]
@@ -347,14 +347,13 @@ def captioned_digits(
 ) -> CaptionedImages:
     """n pictures of one to three coloured digits on black, 3x32x32, with captions; an exact function of the arguments.
 
-    There are, within chance, as many pictures of each of the `counts`, and a quarter of those of several things repeat
-    one. A longer set begins with the pictures of a shorter one.
+    All `counts` are equally probable, and a quarter of the pictures of several things show the same thing repeatedly. A
+    longer set begins with the pictures of a shorter one.
 
-    split: whose digits they show: "train" for the 60,000 of MNIST's training split, "test" for the 10,000 of its test
-        split.
+    split: of MNIST's digits: "train" for the 60,000 of its training split, "test" for the 10,000 of its test split.
     combinations: "seen" for scenes without a held-out combination; "unseen" for scenes in which one thing is held out,
-        or all of them if they are alike; "all" for either, as they come. What draws pictures is trained on "train" and
-        "seen"; "all" with "train" is for what judges them, which has to know everything.
+        or all of them if they are alike; "all" for both kinds. Models that draw pictures are trained on "train" and
+        "seen"; models that judge them on "train" and "all".
     dtype: torch.float32 for levels in [0, 1], torch.uint8 for 0 to 255.
 
     Raises ValueError for another split, combinations, counts or dtype and for n below 1, DataError if MNIST's files
@@ -408,7 +407,7 @@ def _draw_things(random: Int64[Tensor, "n 6"], layouts: Int64[Tensor, " n"], com
 
 @cache
 def _candidates(combinations: str) -> tuple[Tensor, Tensor]:
-    """What may stand in each slot of each layout, and, as one slot more, in all of its slots at once; as a `_table`."""
+    """The things for each slot of each layout, and, as one more slot, for all slots at once; as a `_table`."""
     wanted = {"seen": {True}, "unseen": {False}, "all": {True, False}}[combinations]
     rows = []
     for layout in LAYOUTS.values():
@@ -419,7 +418,7 @@ def _candidates(combinations: str) -> tuple[Tensor, Tensor]:
 
 
 def _table(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Rows of unequal length as one tensor, filled up with 0, and their lengths."""
+    """Rows of unequal length as one tensor, padded with 0, and their lengths."""
     padded = pad_sequence([torch.tensor(row) for row in rows], batch_first=True)
     return padded, torch.tensor([len(row) for row in rows])
 

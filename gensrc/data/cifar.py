@@ -1,7 +1,7 @@
 """CIFAR-10: small colour photographs of ten kinds of things, fetched on demand.
 
 The files are those of the publisher's binary version: a byte for the label, then 1,024 bytes each for red, green and
-blue, picture after picture. The version for Python is a pickle, which would run whatever it says, and is not used.
+blue, for each picture. The version for Python is a pickle, which can execute any code, and is not used.
 """
 
 import tarfile
@@ -26,7 +26,7 @@ PICTURE = 1 + 3 * 32 * 32  # bytes: the label, and three planes of 32x32
 def cifar10(split: str = "train", *, dtype: torch.dtype = torch.float32) -> Images:
     """CIFAR-10: 50,000 ("train") or 10,000 ("test") colour photographs in ten classes of equal size, 3x32x32.
 
-    The first call fetches 170 MB; they are kept, and later calls need no network.
+    The first call fetches 170 MB into the cache; later calls need no network.
 
     dtype: torch.float32 for levels in [0, 1], torch.uint8 for the stored 0 to 255 in a quarter of the memory.
 

@@ -1,6 +1,6 @@
-"""MNIST's digits cut out for composing: what `captions` and `video` share.
+"""MNIST's digits, cut out and resized for the pictures of `captions` and the clips of `video`.
 
-Every number here is whole, or a whole number in floating point below 2^24, so that no machine rounds differently.
+All arithmetic is in integers, or in floating point on integers below 2^24, so that all machines give the same bytes.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ MARGIN = 4  # pixels to add around a picture so that the square fits in wherever
 
 @dataclass(frozen=True, eq=False)
 class Handwriting:
-    """The digits of a split of MNIST, where the ink of each is, and which are of which class."""
+    """The digits of a split of MNIST, the position of the ink of each, and their classes."""
 
     digits: UInt8[Tensor, "n 36 36"]  # with the margin
     corners: Int64[Tensor, "n 2"]  # top and left of the square that has the ink in its middle
@@ -32,9 +32,9 @@ class Handwriting:
     def write(
         self, digits: Int64[Tensor, "*shape"], choices: Int64[Tensor, "*shape"], size: int
     ) -> UInt8[Tensor, "*shape {size} {size}"]:
-        """Each digit in the hand that the choice says, its ink in a square of `size` pixels; black for digits below 0.
+        """An example of each digit, its ink in a square of `size` pixels; black for digits below 0.
 
-        Any whole number is a choice; those that differ by the number of examples of the digit are the same.
+        choices: indices of the examples, taken modulo the number of examples of the digit.
         """
         known = digits.clamp(min=0)
         which = self.by_class[(self.starts[known] + choices % self.counts[known]).flatten()]
@@ -47,7 +47,7 @@ class Handwriting:
 
 @cache
 def handwriting(split: str) -> Handwriting:
-    """The hands of "train" or "test", read once. Raises ValueError for another split, DataError for damaged files."""
+    """The digits of "train" or "test", read once. Raises ValueError for another split, DataError for damaged files."""
     data = mnist(split, dtype=torch.uint8)
     images, counts = data.images[:, 0], data.labels.bincount(minlength=10)
     middles = torch.stack([_middle(images.amax(2)), _middle(images.amax(1))], 1) + MARGIN
@@ -56,7 +56,7 @@ def handwriting(split: str) -> Handwriting:
 
 
 def _middle(profile: UInt8[Tensor, "n length"]) -> Int64[Tensor, " n"]:
-    """Between the first and the last entry above 0, rounded down."""
+    """The middle between the first and the last entry above 0, rounded down."""
     ink = (profile > 0).to(torch.uint8)
     return (ink.argmax(1) + ink.shape[1] - ink.flip(1).argmax(1)) // 2
 
@@ -64,7 +64,7 @@ def _middle(profile: UInt8[Tensor, "n length"]) -> Int64[Tensor, " n"]:
 def resize_by_area(images: UInt8[Tensor, "n old old"], size: int) -> UInt8[Tensor, "n {size} {size}"]:
     """Square pictures in another size, smaller or larger: each pixel the mean of the area that it covers, rounded."""
     old = images.shape[1]
-    # In units in which an old pixel has the side `size` and a new one the side `old`: how far each overlaps each.
+    # Overlaps of old and new pixels, in units in which an old pixel has the side `size` and a new one the side `old`.
     ends = torch.arange(1, max(old, size) + 1)
     new_end, old_end = ends[:size, None] * old, ends[None, :old] * size
     overlap = torch.minimum(new_end, old_end) - torch.maximum(new_end - old, old_end - size)
@@ -74,10 +74,10 @@ def resize_by_area(images: UInt8[Tensor, "n old old"], size: int) -> UInt8[Tenso
 
 
 def draw(n: int, columns: int, *, split: str, combinations: str, seed: int) -> Int64[Tensor, "n {columns}"]:
-    """Random whole numbers below 2^24, a row an example, other ones for every split and every kind of combinations.
+    """Random integers below 2^24, a row for each example, different for every split and value of combinations.
 
-    The rows do not depend on how many follow. To choose one of k things take the remainder by k; the first are then
-    more probable than the last by less than k / 2^24.
+    The rows do not depend on n. To choose one of k things take the remainder modulo k; the first are then more probable
+    than the last by less than k / 2^24.
 
     Raises ValueError for another split or combinations and for n below 1.
     """
@@ -95,7 +95,7 @@ def draw(n: int, columns: int, *, split: str, combinations: str, seed: int) -> I
 
 
 def pick(options: Iterable[tuple[str, ...]], choices: Int64[Tensor, " n"]) -> tuple[str, ...]:
-    """One of each of n lots of options: the one that the choice says, which may be any whole number."""
+    """One of each of n tuples of options, by index modulo their number."""
     return tuple(some[choice % len(some)] for some, choice in zip(options, choices.numpy().tolist(), strict=True))
 
 

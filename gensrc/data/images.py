@@ -80,7 +80,7 @@ def _load(name: str, split: str, suffix: str, names: tuple[str, ...], dtype: tor
 
 
 def read_idx(content: bytes) -> UInt8[Tensor, "..."]:
-    """The array in the bytes of an IDX file of unsigned bytes, the only kind that the book's files are of.
+    """The array in the bytes of an IDX file of unsigned bytes, the only kind that the book has.
 
     Raises DataError if `content` is no such file, or is shorter or longer than its header says.
     """
@@ -104,11 +104,11 @@ def read_idx(content: bytes) -> UInt8[Tensor, "..."]:
 def binarize(images: Float[Tensor, "*shape"], generator: torch.Generator | None = None) -> Float[Tensor, "*shape"]:
     """Pictures of zeros and ones: each pixel is one with the probability of its grey level in [0, 1].
 
-    Drawn anew for every batch this is the dynamic binarisation of Salakhutdinov and Murray (2008), "On the quantitative
-    analysis of deep belief networks", under which the likelihoods of MNIST in nats are published. A grey level of 0 is
+    Repeated for every batch this is the dynamic binarisation of Salakhutdinov and Murray (2008), "On the quantitative
+    analysis of deep belief networks", with which the likelihoods of MNIST in nats are published. A grey level of 0 is
     never one, a grey level of 1 always.
 
-    generator: one of the CPU, where the numbers are drawn wherever `images` lies; they are then the same everywhere.
+    generator: of the CPU, where the numbers are drawn for any device of `images`, so that they are always the same.
 
     Raises ValueError for pictures of whole numbers, of which every one above 0 would count as white.
     """

@@ -1,4 +1,4 @@
-"""Whole numbers in words, English and Chinese: a translation whose right answers are known, made by code.
+"""Whole numbers in English and Chinese words: translation pairs made by code.
 
     english(305_040)    "three hundred and five thousand and forty"
     chinese(305_040)    "三十万五千零四十"
@@ -46,7 +46,7 @@ def chinese(number: int) -> str:
     high, low = divmod(number, 10_000)
     text = f"{_below_ten_thousand(high)}万" if high else ""
     if low:
-        # A gap between the ten thousands and what follows them is read out too.
+        # A zero between the ten thousands and the rest is written as well.
         text += (DIGITS[0] if high and low < 1000 else "") + _below_ten_thousand(low)
     # Ten, at the head of a number, is 十 rather than 一十.
     return text.removeprefix("一") if text.startswith("一十") else text

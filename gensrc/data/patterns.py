@@ -1,4 +1,4 @@
-"""Patterns drawn by code, to be the style of a picture: no photograph, no licence, any size."""
+"""Patterns drawn by code, as style pictures of any size for style transfer."""
 
 import math
 
@@ -26,7 +26,7 @@ def mosaic(
     own, other = torch.cdist(points, centres).topk(2, largest=False).indices.unbind(1)
     across = centres[own] - centres[other]
     middle = (centres[own] + centres[other]) / 2
-    # How far it is from the line on which both panes are equally near.
+    # The distance of each point from the boundary between its two nearest panes.
     inside = ((points - middle) * across).sum(1) / across.norm(dim=1).clamp(min=1e-6)
     return _picture(colours[own] * inside.clamp(0, 1)[:, None], height, width)
 

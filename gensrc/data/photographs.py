@@ -1,4 +1,4 @@
-"""Two photographs, for giving the content of one the style of another."""
+"""Two photographs, as content pictures for style transfer."""
 
 from dataclasses import dataclass
 

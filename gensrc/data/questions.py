@@ -1,7 +1,7 @@
-"""Questions with exact answers: a gap in a package's synopsis, to be filled from its description.
+"""Cloze questions: a gap in a package's synopsis, whose answer is a span of its description.
 
-Made from `gensrc.data.text.synopses` by a rule, so that anyone can check an answer: a phrase that stands in both texts
-is cut out of the synopsis, and the answer is the phrase where it stands in the description.
+They are made from `gensrc.data.text.synopses` by a rule: a phrase that occurs in both texts is cut out of the synopsis,
+and the answer is its position in the description.
 """
 
 import re
@@ -22,7 +22,7 @@ class Questions:
     after: tuple[str, ...]  # and on from it
     passages: tuple[str, ...]  # the descriptions
     answers: tuple[str, ...]  # as they stand in the passage
-    starts: tuple[int, ...]  # where: passage[start : start + len(answer)] is the answer
+    starts: tuple[int, ...]  # passage[start : start + len(answer)] is the answer
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -31,8 +31,8 @@ class Questions:
 def gaps(texts: Synopses) -> Questions:
     """All phrases of one to three words that a synopsis and its description share, each as a question.
 
-    A phrase is as long as the two agree; it stands once in either text, whatever the case of its letters, and has a
-    word of five letters or more.
+    A phrase is as long as the texts agree; ignoring case, it occurs once in each text, and it has a word of five
+    letters or more.
     """
     found = []
     for synopsis, description in zip(texts.synopses, texts.descriptions, strict=True):
@@ -50,7 +50,7 @@ def shared_phrases(synopsis: str, description: str) -> list[str]:
     words = list(WORD.finditer(synopsis))
     phrases, begin = [], 0
     while begin < len(words):
-        # The longest phrase that begins here and stands in the description.
+        # The longest phrase that begins here and occurs in the description.
         for count in range(min(LONGEST, len(words) - begin), 0, -1):
             phrase = synopsis[words[begin].start() : words[begin + count - 1].end()]
             joined = all(part.isalpha() for part in phrase.split(" "))
@@ -67,7 +67,7 @@ def shared_phrases(synopsis: str, description: str) -> list[str]:
 
 
 def _places(phrase: str, text: str) -> list[int]:
-    """Where the phrase stands in the text, in letters of whatever case and not as a part of longer words."""
+    """The positions of the phrase in the text, ignoring case and matching whole words only."""
     phrase, text = phrase.lower(), text.lower()
     found, at = [], text.find(phrase)
     while at >= 0:

@@ -1,12 +1,12 @@
-"""The files that loaders read: what each is, where it lies, and whether its bytes are right.
+"""The files of the data sets: where they are, how they are fetched, and checks of their bytes.
 
 Every data set has a folder in `files/` with its part of the pack and a card (`card.json`): licence, attribution, source
-and, for each file, its size and SHA-256. A file is called by the folder and its own name, such as
-"mnist/t10k-labels-idx1-ubyte.xz". It is looked for first below the folder that the environment variable GENSRC_DATA
-names, then in the pack or, if it is no file of the pack, in the user's cache. If it is in neither it is fetched, into
-GENSRC_DATA's folder if that is set and else into the cache.
+and, for each file, its size and SHA-256. A file's name includes the folder, such as "mnist/t10k-labels-idx1-ubyte.xz".
+It is looked for first below the folder that the environment variable GENSRC_DATA names, then in the pack or, if it is
+no file of the pack, in the user's cache. If it is in neither it is fetched, into GENSRC_DATA's folder if that is set
+and else into the cache.
 
-Nothing is read whose checksum is not the card's. Whatever goes wrong raises DataError.
+A file is read only if its checksum is the card's. All failures raise DataError.
 """
 
 import gzip
@@ -28,7 +28,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 class DataError(RuntimeError):
-    """A data file that is missing, damaged, of another format or not to be had; the message says what to do."""
+    """A data file that is missing, damaged, of another format or unavailable; the message says what to do."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Card:
-    """What there is to know about a data set. The texts are MyST, for the book's page of data sets."""
+    """The card of a data set. The texts are MyST, for the book's page of data sets."""
 
     name: str
     title: str
@@ -67,7 +67,7 @@ class Card:
     source: Source | None  # none if the pack holds no file of it
     cut: str  # how the pack's files were made from the source
     use: str  # what it is good for, and what it is not
-    quirks: str  # duplicates, leakage and whatever else surprises
+    quirks: str  # duplicates, leakage and other surprises
     files: tuple[File, ...]  # in the pack
     on_demand: tuple[File, ...]
     more_sources: tuple[Source, ...] = ()
@@ -113,9 +113,9 @@ def _decompress_xz(content: bytes) -> bytes:
 
 
 def path(name: str) -> Path:
-    """Where the file `name` lies, fetched if need be, its bytes checked.
+    """The path of the file `name`, fetched if necessary, its bytes checked.
 
-    Raises DataError if there is no such file, if what lies there is damaged, or if it cannot be fetched or kept.
+    Raises DataError if there is no such file, if it is damaged, or if it cannot be fetched or written.
     """
     file = _file(name)
     found = _find(file)
@@ -123,7 +123,7 @@ def path(name: str) -> Path:
         _check(found, file)
     else:
         found = _fetch(file)
-    if not file.urls:  # one's own copy has the same bytes: a run that read it depends on the pack's file
+    if not file.urls:  # recorded as the pack's file even if a copy with the same bytes was read
         provenance.record(PACK / file.name)
     return found
 
@@ -141,7 +141,7 @@ def _find(file: File) -> Path | None:
     own = _own_folder()
     candidates = [own / file.name] if own else []
     candidates += [_cache() / file.name] if file.urls else [PACK / file.name]
-    # Unlike Path.is_file this takes a folder that may not be entered as one that has no such file.
+    # Unlike Path.is_file this returns False for a folder without permission.
     return next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
 
 
@@ -181,10 +181,10 @@ def _sha256(found: Path) -> str:
 
 
 def _fetch(file: File) -> Path:
-    """Download `file` from the first mirror that sends the right bytes, and return where it lies now.
+    """Download `file` from the first mirror that sends the right bytes, and return its path.
 
-    The bytes go to a file of another name beside the target, are checked there, and only then take the target's name in
-    one step. So a name that `path` looks for never belongs to half a file, whoever else is fetching it.
+    The bytes go to a temporary file beside the target, are checked there, and then renamed atomically. So `path` never
+    finds half a file, even if another process is fetching it.
     """
     if not file.urls:
         raise DataError(f"{file.name} is missing from the package: install gensrc again.")
@@ -216,7 +216,7 @@ def _fetch(file: File) -> Path:
 
 
 def _try_mirror(url: str, partial: Path, file: File) -> str:
-    """Download `url` to `partial`; returns "" or why this mirror is of no use. A full disk raises OSError."""
+    """Download `url` to `partial`; returns "" or the reason for failing. A full disk raises OSError."""
     import pooch
     import requests
     from tqdm.auto import tqdm

@@ -1,4 +1,4 @@
-"""Two series of numbers in time, known from every textbook on them."""
+"""Two time series known from textbooks: yearly sunspots and monthly air passengers."""
 
 from dataclasses import dataclass
 

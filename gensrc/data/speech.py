@@ -1,8 +1,8 @@
-"""Recorded speech: one speaker, 8,000 samples a second, as waves and as the codes of mu-law companding.
+"""Recorded speech of one speaker, 8,000 samples a second, as waves and as mu-law codes.
 
-Mu-law spends its 256 levels where speech needs them: close together for soft sounds, far apart for loud ones. It is the
-companding of telephony, and of WaveNet (van den Oord and others, 2016), which predicts codes instead of waves; here as
-the smooth formula, not in the piecewise linear form of the standard G.711.
+The 256 levels of mu-law companding are close together for soft sounds and far apart for loud ones. It is used in
+telephony, and in WaveNet (van den Oord and others, 2016), which predicts codes instead of waves; here by the smooth
+formula, not in the piecewise linear form of the standard G.711.
 """
 
 import io
@@ -40,7 +40,7 @@ class Speech:
 def speech(split: str = "train") -> Speech:
     """Spoken prompts of a telephone system, three to twelve seconds each; each prompt is in one split.
 
-    The waves are what the codes mean, so that `mu_law(wave)` gives the codes back exactly.
+    The waves are decoded from the codes, so that `mu_law(wave)` gives exactly the codes.
 
     Raises ValueError for another split than "train" and "test", DataError if a file is damaged.
     """
@@ -54,9 +54,9 @@ def speech(split: str = "train") -> Speech:
 
 
 def mu_law(waves: Float[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
-    """The code of each sample: where ln(1 + 255 |x|) / ln 256, with the sign of x, lies in 256 steps from -1 to 1.
+    """The mu-law code of each sample: ln(1 + 255 |x|) / ln 256, with the sign of x, in 256 levels from -1 to 1.
 
-    Samples beyond [-1, 1] get the code of the nearer end. Raises ValueError for samples that are not finite.
+    Samples beyond [-1, 1] are clipped. Raises ValueError for samples that are not finite.
     """
     if not bool(waves.isfinite().all()):
         raise ValueError("the wave has samples that are not finite, which no code stands for: repair or cut it")
@@ -64,7 +64,7 @@ def mu_law(waves: Float[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
 
 
 def from_mu_law(codes: Int64[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The sample in [-1, 1] that each code from 0 to 255 means.
+    """The sample in [-1, 1] of each code from 0 to 255.
 
     Raises ValueError for other codes.
     """
@@ -82,7 +82,7 @@ def _levels() -> Float[Tensor, "256"]:
 
 @cache
 def _between() -> Float[Tensor, "255"]:
-    """From which sample on it is the next code's."""
+    """The thresholds between the samples of successive codes."""
     return _expanded([(2 * code + 1) / (LEVELS - 1) - 1 for code in range(LEVELS - 1)])
 
 
@@ -93,7 +93,7 @@ def _expanded(companded: list[float]) -> Float[Tensor, " n"]:
 
 
 def read_wav(content: bytes) -> tuple[Float[Tensor, "channels time"], int]:
-    """The samples in [-1, 1) in the bytes of a WAV file, and how many there are a second.
+    """The samples in [-1, 1) in the bytes of a WAV file, and the sample rate.
 
     Raises DataError if `content` is no WAV file of uncompressed samples of 8 or 16 bits, or is incomplete.
     """

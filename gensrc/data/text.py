@@ -1,9 +1,9 @@
 """Texts: plays, poems, names and phrases in two languages, descriptions with their synopses.
 
 Each loader gives one split as columns, tuples of strings of equal length. Texts are in Unicode's composed form NFC and
-have no control characters other than the line break. `gensrc.data.vocabulary` makes numbers of them.
+have no control characters other than the line break. `gensrc.data.vocabulary` turns them into tokens.
 
-The splits are fixed, and what is nearly alike lies in one of them; each card says how that was made sure of.
+The splits are fixed, and near duplicates are in one split; each card says how that was ensured.
 """
 
 import io
@@ -17,7 +17,7 @@ from gensrc.data.registry import DataError
 
 SPLITS = ("train", "validation", "test")
 EMOJI_LANGUAGES = ("en", "zh", "zh-Hant", "ja", "ko", "de", "fr", "es", "it", "pt", "ru")
-# Split -> the archive of Multi30k and what its two files are called, apart from the language.
+# Split -> the archive of Multi30k and the name of its two files, without the language.
 MULTI30K = {
     "train": ("training.tar.gz", "train"),
     "validation": ("validation.tar.gz", "val"),
@@ -68,13 +68,13 @@ class EmojiNames(Pairs):
 
 @dataclass(frozen=True)
 class Synopses:
-    """n packages of software, each described at length and in a line."""
+    """n packages of software, each with a description and a one-line synopsis."""
 
     descriptions: tuple[str, ...]  # 100 to 800 characters, a line a paragraph
     synopses: tuple[str, ...]  # 15 to 80 characters
     packages: tuple[str, ...]
     source_packages: tuple[str, ...]  # what the package is built from; no two have the same one
-    sections: tuple[str, ...]  # Debian's classes, such as "games", "science" or "python"
+    sections: tuple[str, ...]  # Debian's sections, such as "games", "science" or "python"
 
     def __len__(self) -> int:
         return len(self.synopses)
@@ -164,7 +164,7 @@ def _check_split(split: str) -> None:
 
 
 def _member(tar: bytes, name: str, archive: str) -> tuple[str, ...]:
-    """The lines of the file `name`, in whatever folder of the archive it lies."""
+    """The lines of the file `name`, in any folder of the archive."""
     with tarfile.open(fileobj=io.BytesIO(tar)) as opened:
         found = next((entry for entry in opened if entry.isfile() and entry.name.split("/")[-1] == name), None)
         stream = opened.extractfile(found) if found else None

@@ -1,11 +1,11 @@
-"""Clips with captions: handwritten digits that move, such as "a 3 moving left and a 7 bouncing up and down".
+"""Captioned clips of moving handwritten digits, such as "a 3 moving left and a 7 bouncing up and down".
 
-`moving_digits` makes as many as are asked for in the manner of Moving MNIST (Srivastava, Mansimov and Salakhutdinov,
-2015, "Unsupervised learning of video representations using LSTMs"): one or two digits of MNIST cross a black picture or
-bounce off its edges, and where they overlap the brighter pixel shows. Unlike there every motion has a name, and the
-clips are an exact function of the seed: all arithmetic is of whole numbers.
+`moving_digits` makes any number of them, like Moving MNIST (Srivastava, Mansimov and Salakhutdinov, 2015, "Unsupervised
+learning of video representations using LSTMs"): one or two digits of MNIST cross a black picture or bounce off its
+edges, and where they overlap the brighter pixel is shown. Unlike there, every motion has a name, and the clips are an
+exact function of the seed: all arithmetic is in integers.
 
-A `Clip` is what the clip shows; `caption` says it in words and `parse` reads it back. Captions follow this grammar:
+A `Clip` is the content of a clip; `caption` turns it into words and `parse` back. Captions follow this grammar:
 
     caption = actor
             | actor, " and ", actor
@@ -32,7 +32,7 @@ SIZES = (32, 64)  # pixels, the side of a frame
 GLYPH = 14  # pixels, the side of a digit in a frame of 32, and twice that in one of 64
 ROOM = 18  # pixels, how far a digit can move in a frame of 32
 CHUNK = 256  # clips made at once, to bound the memory
-FEWEST = 8  # frames in which bouncing can be told from moving
+FEWEST = 8  # frames, enough to distinguish bouncing from moving
 MOTIONS = (
     "standing still",
     "moving left",
@@ -67,7 +67,7 @@ HELD_OUT_ACTORS = frozenset(Actor(digit, MOTIONS[(digit + 2) % len(MOTIONS)]) fo
 
 @dataclass(frozen=True)
 class Clip:
-    """What a clip shows: one or two actors, which are kept sorted, so that equal clips are equal.
+    """The content of a clip: one or two actors, sorted, so that clips can be compared.
 
     Raises ValueError for another number of actors.
     """
@@ -128,7 +128,7 @@ LONGEST = 13  # words of a caption at most
 
 
 def is_seen(clip: Clip) -> bool:
-    """Whether training clips may show this: none of its actors is held out."""
+    """Whether it may be a training clip: none of its actors is held out."""
     return HELD_OUT_ACTORS.isdisjoint(clip.actors)
 
 
@@ -137,7 +137,7 @@ def is_seen(clip: Clip) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class CaptionedClips:
-    """n clips, what each shows, and a caption for it."""
+    """n clips, each with its content and a caption."""
 
     frames: Float[Tensor, "n time 1 size size"] | UInt8[Tensor, "n time 1 size size"]
     captions: tuple[str, ...]
@@ -159,14 +159,13 @@ def moving_digits(
 ) -> CaptionedClips:
     """n clips of one or two digits, white on black, of shape (time, 1, size, size); an exact function of the arguments.
 
-    A motion takes the whole clip however many frames show it: a moving digit covers between half and three quarters of
+    A motion takes the whole clip, for any number of frames: a moving digit covers between half and three quarters of
     the room it has, a bouncing one between one and a half times and twice the room. A quarter of the clips of two
     digits show the same digit in the same motion twice. A longer set begins with the clips of a shorter one.
 
-    split: whose digits they show: "train" for the 60,000 of MNIST's training split, "test" for the 10,000 of its test
-        split.
-    combinations: "seen" for clips without a held-out combination; "unseen" for clips of which one actor is held out,
-        or both if they are alike; "all" for either, as they come. What makes clips is trained on "train" and "seen".
+    split: of MNIST's digits: "train" for the 60,000 of its training split, "test" for the 10,000 of its test split.
+    combinations: "seen" for clips without a held-out combination; "unseen" for clips in which one actor is held out, or
+        both if they are alike; "all" for both kinds. Models that make clips are trained on "train" and "seen".
     frames: at least 8.
     size: 32, or 64 with everything twice as large.
     dtype: torch.float32 for levels in [0, 1], torch.uint8 for 0 to 255.
@@ -213,8 +212,8 @@ def _draw_corners(
 ) -> Int64[Tensor, "n 2 {frames} 2"]:
     """Top and left of every actor in every frame.
 
-    Alone an actor may be anywhere. Two have a lane each along an edge, across their motion; an actor that stands still
-    takes the other's kind of lane. Of the four pairs of edges they get the one that makes them overlap the least.
+    A single actor may be anywhere. Two actors each move in a lane along an edge; an actor that stands still has the
+    same kind of lane as the other. Of the four pairs of edges they get the one with the least overlap.
     """
     room = ROOM * scale
     motions = actors.clamp(min=0) % len(MOTIONS)
@@ -242,7 +241,7 @@ def _draw_corners(
 def _along(
     starts: Int64[Tensor, "n 2"], ways: Int64[Tensor, "n 2"], motions: Int64[Tensor, "n 2"], frames: int, scale: int
 ) -> Int64[Tensor, "n 2 {frames}"]:
-    """Where every actor is along the axis of its motion; without meaning for one that stands still."""
+    """The position of every actor along the axis of its motion; meaningless for one that stands still."""
     room = ROOM * scale
     way = 9 * scale + ways % (5 * scale + 1)
     forwards = travel(starts % (room - way + 1), way, frames)
@@ -252,12 +251,12 @@ def _along(
 
 
 def travel(starts: Int64[Tensor, "*shape"], ways: Int64[Tensor, "*shape"], frames: int) -> Int64[Tensor, "*shape time"]:
-    """Where something is in each of the frames that starts at `starts` and goes on by `ways` evenly."""
+    """Positions in each frame of an even motion over the distances `ways` from `starts`."""
     return starts[..., None] + ways[..., None] * torch.arange(frames) // (frames - 1)
 
 
 def bounce(positions: Int64[Tensor, "*shape"], room: int) -> Int64[Tensor, "*shape"]:
-    """Positions from 0 on as they are if something turns back at `room` and at 0."""
+    """Positions from 0 on, reflected at `room` and at 0."""
     return room - (room - positions % (2 * room)).abs()
 
 
@@ -269,7 +268,7 @@ def _overlap(corners: Int64[Tensor, "n 2 time 2"], glyph: int) -> Int64[Tensor, 
 def _film(
     glyphs: UInt8[Tensor, "n 2 glyph glyph"], corners: Int64[Tensor, "n 2 time 2"], size: int
 ) -> UInt8[Tensor, "n time 1 {size} {size}"]:
-    """The glyphs at their places in every frame, the brighter pixel where they overlap."""
+    """The glyphs at their positions in every frame, the brighter pixel where they overlap."""
     n, actors, frames, _ = corners.shape
     steps = torch.arange(glyphs.shape[-1])
     within = (steps[:, None] * size + steps).flatten()

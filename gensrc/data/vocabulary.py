@@ -1,7 +1,7 @@
-"""From texts to numbers and back: one number a character, or one a frequent piece of text.
+"""Tokenizers of texts: one token a character, or byte-pair encoding.
 
     letters = Vocabulary.of(plays.texts)             one token a character
-    pieces = BytePairs.of(plays.texts, size=1000)    one token a frequent run of bytes; needs the extra "text"
+    pieces = BytePairs.of(plays.texts, size=1000)    byte-pair encoding; needs the extra "text"
 
 Both have the same four special tokens and the same methods, so a model takes either.
 """
@@ -74,7 +74,7 @@ class BytePairs:
 
     def __init__(self, tokenizer: "Tokenizer") -> None:
         self.tokenizer = tokenizer  # the library's object, which `transformers` takes too
-        self.tokenizer.encode_special_tokens = True  # a text that says "<eos>" says five characters
+        self.tokenizer.encode_special_tokens = True  # "<eos>" in a text is five characters, no special token
 
     @classmethod
     def of(cls, texts: Iterable[str], *, size: int) -> "BytePairs":

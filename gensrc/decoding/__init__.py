@@ -1,4 +1,4 @@
-"""From a model's logits to a text: filters, generation, beam search, a cache."""
+"""Decoding of language models: filters, sampling, beam search, incremental decoding."""
 
 from gensrc.decoding.beam import beam_search, wu_length
 from gensrc.decoding.filters import (

@@ -1,7 +1,7 @@
-"""Beam search: the likeliest whole text that a few parallel guesses can find.
+"""Beam search for the likeliest text of a language model.
 
 Wu and others, Google's Neural Machine Translation System, 2016, is the source of the
-length penalty. Deviation: a beam's score has no term for coverage.
+length penalty. Deviation: a beam's score has no coverage penalty.
 """
 
 import math
@@ -33,11 +33,11 @@ def beam_search(
     stop_tokens: Sequence[int] = (),
     source: Int[Tensor, "batch source"] | None = None,
 ) -> Int[Tensor, "batch longer"]:
-    """For each row the best text found while keeping `num_beams` at every length.
+    """The best text of each row, by a search that keeps `num_beams` at every length.
 
-    Best is the highest log p / `wu_length`; with a penalty of 0 the likeliest text, and
-    the higher the penalty the longer. Texts end at a stop token or are `max_new_tokens`
-    long; ends count only if they are among the best `num_beams` of their length.
+    The score is log p / `wu_length`; a penalty of 0 gives the likeliest text, a higher
+    one favours longer texts. A text ends with a stop token or after `max_new_tokens`. A
+    finished text is a candidate only if it is among the best `num_beams` of its length.
 
     Raises ValueError as `stream` does, and for fewer beams than 1.
     """
@@ -51,7 +51,7 @@ def beam_search(
     )
     stops = torch.tensor(stop_tokens, dtype=prompt.dtype, device=device)
     first = num_beams * torch.arange(batch, device=device)[:, None]
-    # At the beginning all beams are alike: only one of them is alive.
+    # At the beginning all beams are equal, so only the first one may be extended.
     live = torch.full((batch, num_beams), -math.inf, device=device)
     live[:, 0] = 0.0
     texts = F.pad(prompts, (0, max_new_tokens), value=PAD).unflatten(0, (batch, -1))
@@ -61,7 +61,7 @@ def beam_search(
         log_p = decoder.read(new)[:, -1].float().log_softmax(-1)
         vocab = log_p.shape[1]
         totals = (live.view(-1, 1) + log_p).view(batch, -1)
-        # So many that, whichever of them end, enough go on.
+        # Enough candidates that num_beams remain if all possible ones end.
         wanted = min(num_beams * (1 + len(stops)), totals.shape[1])
         ranked, at = totals.topk(wanted)
         parents, token = at // vocab, at % vocab
@@ -74,7 +74,7 @@ def beam_search(
         rows = (top > best).nonzero().squeeze(1)
         best[rows], answer[rows] = top[rows], texts[rows, which[rows]]
         live, kept = ranked.masked_fill(ends, -math.inf).topk(num_beams)
-        # No text gets likelier as it grows, but its divisor may.
+        # log p never grows with the length, but the divisor may.
         divisor = max(
             wu_length(n, length_penalty) for n in (length + 1, max_new_tokens)
         )

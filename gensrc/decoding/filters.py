@@ -1,4 +1,4 @@
-"""From logits to one token: filters that change the logits, and ways to choose.
+"""Sampling filters for language models (temperature, top-k, top-p, ...) and choices.
 
 Fan, Lewis and Dauphin, Hierarchical Neural Story Generation, ACL 2018, is the source of
 top-k; Holtzman and others, The Curious Case of Neural Text Degeneration, ICLR 2020, of
@@ -7,7 +7,7 @@ Keskar and others, CTRL, 2019, of the repetition penalty. Settings are named as 
 transformers library.
 
 Deviations: negative logits are multiplied by the repetition penalty, as in the library,
-where CTRL divides all; equally likely tokens at the edge of top-k all stay.
+where CTRL divides all; tokens as likely as the k-th of top-k all stay.
 """
 
 import math
@@ -27,9 +27,9 @@ def with_temperature(
     logits: Float[Tensor, "batch vocab"],
     temperature: float,
 ) -> Float[Tensor, "batch vocab"]:
-    """Below 1 the likely becomes likelier; above, all become more alike.
+    """Divide the logits: below 1 samples are more conservative, above 1 more diverse.
 
-    Raises ValueError unless it is positive: the limit towards 0 is `greedy`.
+    Raises ValueError unless it is positive; the limit towards 0 is `greedy`.
     """
     if not 0 < temperature < math.inf:
         raise ValueError(
@@ -43,7 +43,7 @@ def keep_top_k(
     logits: Float[Tensor, "batch vocab"],
     top_k: int,
 ) -> Float[Tensor, "batch vocab"]:
-    """The k likeliest tokens, and those as likely as the k-th; all if there are fewer.
+    """Keep the k likeliest tokens, and those as likely as the k-th.
 
     Raises ValueError for a k below 1.
     """
@@ -57,14 +57,14 @@ def keep_top_p(
     logits: Float[Tensor, "batch vocab"],
     top_p: float,
 ) -> Float[Tensor, "batch vocab"]:
-    """The fewest tokens whose probabilities add up to p or more.
+    """Keep the fewest likeliest tokens whose probabilities add up to p or more.
 
     Raises ValueError unless p is in (0, 1].
     """
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1], not {top_p}: 1 keeps every token")
     rising, order = logits.sort(-1)
-    # Whatever is not needed, the least likely first; the last one always is.
+    # Drop the least likely tokens while they sum to at most 1 - p, never the likeliest.
     spare = rising.softmax(-1).cumsum(-1) <= 1 - top_p
     spare[:, -1] = False
     return logits.masked_fill(spare.scatter(-1, order, spare), -math.inf)
@@ -74,7 +74,7 @@ def keep_min_p(
     logits: Float[Tensor, "batch vocab"],
     min_p: float,
 ) -> Float[Tensor, "batch vocab"]:
-    """The tokens that are at least `min_p` times as likely as the likeliest.
+    """Keep the tokens at least `min_p` times as likely as the likeliest.
 
     Raises ValueError unless it is in [0, 1].
     """
@@ -91,7 +91,7 @@ def penalise_repetition(
 ) -> Float[Tensor, "batch vocab"]:
     """Lower the logits of all tokens in `ids`: divided if positive, else multiplied.
 
-    Raises ValueError unless the penalty is positive; below 1 it is a reward.
+    Raises ValueError unless the penalty is positive; below 1 it raises them.
     """
     if not 0 < repetition_penalty < math.inf:
         raise ValueError(
@@ -118,10 +118,10 @@ def draw(
     logits: Float[Tensor, "batch vocab"],
     generator: torch.Generator | None = None,
 ) -> Int[Tensor, " batch"]:
-    """One token a row, each with its probability.
+    """Sample one token a row from the softmax of the logits.
 
-    The numbers are drawn on the CPU, and one a row: so a seed gives the same tokens on
-    every machine whose logits are the same.
+    One random number a row is drawn on the CPU, so that a seed gives the same tokens on
+    every machine with the same logits.
     """
     ladder = logits.double().softmax(-1).cumsum(-1)
     height = torch.rand(len(logits), 1, generator=generator, dtype=torch.float64)
@@ -139,11 +139,11 @@ def sampler(
     filters: Sequence[Filter] = (),
     generator: torch.Generator | None = None,
 ) -> Choose:
-    """A function that draws the next token of each row from its filtered logits.
+    """A function that samples the next token of each row from its filtered logits.
 
-    It applies the repetition penalty, then temperature, top-k, top-p and min-p, in the
-    order of the transformers library, then your own `filters`, and draws one token a
-    row. What is None is left out.
+    It applies the repetition penalty, temperature, top-k, top-p and min-p, in the order
+    of the transformers library, then your own `filters`, then takes one sample a row.
+    Filters whose setting is None are left out.
     """
 
     def choose(logits: Tensor, ids: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
-"""From the logits of a model to a text: choose a token, feed it back, go on.
+"""Autoregressive generation of texts: choose a token, feed it to the model, repeat.
 
     ids = left_pad([vocabulary.encode("ROMEO:"), vocabulary.encode("A horse!")])
-    generate(gpt, ids, max_new_tokens=200)                      the likeliest token,
-    always generate(gpt, ids, max_new_tokens=200, choose=sampler(temperature=0.8,
-    top_p=0.9)) beam_search(gpt, ids, max_new_tokens=200, num_beams=4)
+    generate(gpt, ids, max_new_tokens=200)  # greedy
+    choose = sampler(temperature=0.8, top_p=0.9)
+    generate(gpt, ids, max_new_tokens=200, choose=choose)
+    beam_search(gpt, ids, max_new_tokens=200, num_beams=4)
 
-A model is what `IncrementalDecoder` takes, a GPT or a `Transformer` with its source.
+The model is one that `IncrementalDecoder` takes: a GPT, or a `Transformer` with its
+source.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +24,7 @@ from gensrc.decoding.incremental import IncrementalDecoder
 
 
 def left_pad(prompts: Sequence[Int[Tensor, " _"]]) -> Int[Tensor, "batch time"]:
-    """One batch of prompts of any lengths, which end together and begin with PAD.
+    """One batch of prompts of any lengths, padded on the left.
 
     Raises ValueError for no prompt, or an empty one.
     """
@@ -43,13 +45,13 @@ def stream(
     source: Int[Tensor, "batch source"] | None = None,
     use_cache: bool = True,
 ) -> Iterator[Int[Tensor, " batch"]]:
-    """The next token of every row, and the next, as they come.
+    """An iterator over the next tokens, one of every row at each step.
 
-    A row that has come to a stop token is followed by PAD; when all have, it is over.
-    source: what an encoder-decoder reads; its prompt is a column of BOS.
-    use_cache: False computes all tokens anew at every step, to compare.
+    After its stop token a row has PAD; it ends when all rows have reached one.
+    source: of an encoder-decoder, whose prompt is a column of BOS.
+    use_cache: False recomputes all tokens at every step, for comparison.
 
-    Raises ValueError for what `IncrementalDecoder` refuses.
+    Raises ValueError as `IncrementalDecoder` does.
     """
     time = prompt.shape[1]
     written = F.pad(prompt, (0, max_new_tokens), value=PAD)
@@ -80,6 +82,6 @@ def generate(
     prompt: Int[Tensor, "batch time"],
     **settings: Any,
 ) -> Int[Tensor, "batch longer"]:
-    """The prompt and what comes after it; the settings are those of `stream`."""
+    """The prompt and its continuation; the settings are those of `stream`."""
     tokens = [*stream(model, prompt, **settings)]
     return torch.cat([prompt, torch.stack(tokens, 1)], 1)

@@ -1,8 +1,8 @@
-"""Reading a text token by token without computing anything twice.
+"""Incremental decoding with a key-value cache.
 
 To continue a text, a Transformer needs only each block's keys and values (see
 `gensrc.models.transformers.cache`). `IncrementalDecoder` serves all decoders of the
-book: with a `Transformer`, the keys and values of its source are kept as well.
+book: with a `Transformer`, the keys and values of its source are cached as well.
 """
 
 from collections.abc import Callable
@@ -18,18 +18,19 @@ from gensrc.models.transformers.transformer import Stack, Transformer, token_mas
 
 
 class IncrementalDecoder:
-    """A model that reads what it is given, keeping what it computed of it.
+    """A model with a cache, which is fed a text piece by piece.
 
     model: a causal one, `model(ids, positions=, mask=, cache=)`, built on an `Encoder`,
         or a `Transformer`.
-    prompt: what will be read first, in one or more pieces; padded on the left.
-    max_new_tokens: how many tokens will follow it at most.
-    source: what a `Transformer` reads; its prompts are of one length, such as a BOS.
-    use_cache: False computes everything anew for every piece, to compare.
+    prompt: the beginning of the text, to be fed by `read` in one or more pieces;
+        padded on the left.
+    max_new_tokens: how many tokens follow it at most.
+    source: of a `Transformer`, whose prompts have one length, such as a BOS.
+    use_cache: False recomputes everything for every piece, for comparison.
 
     Raises ValueError in training mode, for a prompt that is empty, or padded elsewhere
     than on the left, or nothing but padding, for `max_new_tokens` below 1, and for more
-    than the context of the model holds.
+    tokens than the model's context holds.
     """
 
     @torch.inference_mode()
@@ -66,14 +67,14 @@ class IncrementalDecoder:
                 f"{limit}: shorten the prompt, or ask for fewer new tokens"
             )
         self.cache = [KeyValueCache(room) for _ in stack.blocks] if use_cache else None
-        self.seen = prompt[:, :0]  # what was read, if there is no cache
+        self.seen = prompt[:, :0]  # the tokens so far, if there is no cache
         if self.padded:
             places = torch.arange(room, device=prompt.device) - padding[:, None]
             self.positions, self.mask = places.clamp(min=0), places[:, None, None] >= 0
 
     @torch.inference_mode()
     def read(self, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time vocab"]:
-        """The logits of what follows each of these tokens, after all those before."""
+        """Feed tokens; the logits of the token after each, given all earlier ones."""
         time, start = ids.shape[1], 0
         given: dict[str, Tensor] = {}
         if self.cache is None:
@@ -88,7 +89,7 @@ class IncrementalDecoder:
 
     @torch.inference_mode()
     def reorder(self, rows: Int[Tensor, " batch"]) -> None:
-        """Row i goes on from what row `rows[i]` has read, of the same padding."""
+        """Copy the state of row `rows[i]`, which has the same padding, to row i."""
         self.seen = self.seen[rows]
         for each in self.cache or []:
             each.reorder(rows)
@@ -104,7 +105,7 @@ def log_prob(
 ) -> Float[Tensor, " batch"]:
     """log p of the tokens from position `start` on, given those before, in nats.
 
-    PAD after the end counts for nothing.
+    PAD after the end is ignored.
     """
     later = ids.shape[1] - start
     decoder = IncrementalDecoder(

@@ -1,1 +1,1 @@
-"""What judges generated examples: metrics, and networks that read pictures."""
+"""Evaluation of generated examples: metrics, and classifiers of pictures and clips."""

@@ -1,11 +1,10 @@
-"""Small convolutional classifiers of pictures, quick enough to be trained many times.
+"""Small convolutional classifiers of pictures, and their features for metrics.
 
-In the manner of LeNet-5 (LeCun, Bottou, Bengio and Haffner, Gradient-Based Learning
-Applied to Document Recognition, 1998). Deviations: strides instead of subsampling,
-rectifiers, batch normalisation (Ioffe and Szegedy, ICML 2015) and dropout. The last
-hidden layer serves as features in which sets of pictures are compared. The second
-classifier takes a mean over all places there (Lin, Chen and Yan, Network in Network,
-ICLR 2014).
+They follow LeNet-5 (LeCun, Bottou, Bengio and Haffner, Gradient-Based Learning Applied
+to Document Recognition, 1998). Deviations: strides instead of subsampling, ReLUs, batch
+normalisation (Ioffe and Szegedy, ICML 2015) and dropout. The last hidden layer gives
+the features for metrics such as the Frechet distance; in the second classifier it is a
+mean over all positions (Lin, Chen and Yan, Network in Network, ICLR 2014).
 
 Shapes: n pictures of c channels, h by w pixels in [-1, 1].
 """
@@ -50,7 +49,7 @@ class ImageClassifier(nn.Module):
         self.head = nn.Linear(4 * width, num_classes)
 
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n f"]:
-        """What the last layer decides from, 4 * width numbers a picture."""
+        """The input of the last layer, 4 * width numbers a picture."""
         if tuple(x.shape[1:]) != self.picture:
             raise ValueError(
                 f"the pictures have shape {tuple(x.shape)}; this classifier wants "

@@ -1,4 +1,4 @@
-"""Numbers that judge a model: what each measures, and against what it must be read."""
+"""Metrics: active units, k-NN accuracy, Frechet distance, precision and recall."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,8 @@ from torch import Tensor
 
 
 def active_units(means: Float[Tensor, "n d"], *, threshold: float = 0.01) -> int:
-    """How many latent variables are in use: q's mean varies by more than `threshold`.
+    """The number of latent variables in use: the variance of q's mean over examples
+    exceeds `threshold`.
 
     Burda et al., Importance Weighted Autoencoders, ICLR 2016, section 5.2, where the
     threshold is 0.01 too.
@@ -17,11 +18,10 @@ def active_units(means: Float[Tensor, "n d"], *, threshold: float = 0.01) -> int
 
 
 def active_directions(means: Float[Tensor, "n d"], *, threshold: float = 0.01) -> int:
-    """How many directions of the code are in use: the eigenvalues above `threshold` of
-    the covariance of the means.
+    """The number of directions of the latent space in use: eigenvalues of the
+    covariance of the means above `threshold`.
 
-    Unlike `active_units` it does not change when the code is rotated: one direction
-    that is spread over many variables is still one.
+    Unlike `active_units` it does not change when the latent space is rotated.
     """
     return int((torch.linalg.eigvalsh(torch.cov(means.T.double())) > threshold).sum())
 
@@ -33,7 +33,8 @@ def knn_classify(
     *,
     k: int = 5,
 ) -> Int[Tensor, " m"]:
-    """The class of most of the k nearest known codes (Euclidean); the smaller if tied.
+    """The most frequent class of the k nearest known codes (Euclidean); the smaller
+    label if tied.
 
     Raises ValueError for a k below 1 or above the number of known codes.
     """
@@ -53,8 +54,8 @@ def frechet_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
 
     |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Dowson and Landau, 1982;
     the form of the FID of Heusel et al., NeurIPS 2017). It depends on the features and
-    on the numbers of examples: read it beside the distance between two halves of the
-    real data, and never against a number made with other features.
+    on the numbers of examples: compare it with the distance between two halves of the
+    real data, and never with a value from other features.
     """
     a, b = a.double(), b.double()
     covariance_a, covariance_b = torch.cov(a.T), torch.cov(b.T)
@@ -71,7 +72,7 @@ def _square_root(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
 
 
 class PrecisionRecall(NamedTuple):
-    """How much that is made looks real, and how much that is real is made, 0 to 1."""
+    """Precision and recall of generated examples, each from 0 to 1."""
 
     precision: float
     recall: float
@@ -82,11 +83,11 @@ def precision_recall(
 ) -> PrecisionRecall:
     """The share of `made` in the region of `real`, and of `real` in that of `made`.
 
-    The region of a set of features is the union of balls around them, each as large as
-    the distance to the k-th nearest of the others (Kynkäänniemi et al., Improved
-    Precision and Recall Metric for Assessing Generative Models, NeurIPS 2019, equations
-    1 and 2). Both depend on the features and on the numbers of examples: read them
-    beside those of two halves of the real data.
+    The region of a set of features is the union of balls around them, whose radii are
+    the distances to the k-th nearest neighbours within the set (Kynkäänniemi et al.,
+    Improved Precision and Recall Metric for Assessing Generative Models, NeurIPS 2019,
+    equations 1 and 2). Both depend on the features and on the numbers of examples:
+    compare them with those of two halves of the real data.
 
     Raises ValueError for a k below 1 or not below the number of examples of each set.
     """

@@ -1,12 +1,12 @@
-"""What moves along which path through a clip, found in heat maps of its frames.
+"""Motion paths of the digits in a clip, found in heat maps of its frames.
 
-A path is one of those that the digits of `gensrc.data.video` take: standing still,
-crossing the picture evenly, or bouncing between its edges, along a row or a column. All
-of them are tried at once, and the one along which the heat is greatest, summed over the
-frames, is the one that is taken, as lines are found by the Hough transform (Duda and
-Hart, 1972, "Use of the Hough transformation to detect lines and curves in pictures").
+A path is one of those of the digits of `gensrc.data.video`: standing still, crossing
+the picture evenly, or bouncing between its edges, along a row or a column. The heat is
+summed along every path, and the path with the largest sum is chosen, as in the Hough
+transform (Duda and Hart, 1972, "Use of the Hough transformation to detect lines and
+curves in pictures").
 
-Shapes: n clips of `time` frames, 19x19 places for a thing's upper left corner.
+Shapes: n clips of `time` frames, 19x19 positions of a digit's upper left corner.
 """
 
 from functools import cache
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from gensrc.data.video import MOTIONS, ROOM, bounce, travel
 
-# What a path along a column, and one along a row, is called.
+# The names of a path along a column and of one along a row.
 NAMES = {
     "still": ("standing still", "standing still"),
     "forwards": ("moving down", "moving right"),
@@ -29,9 +29,9 @@ NAMES = {
 
 @cache
 def paths(time: int) -> tuple[Int64[Tensor, "paths time"], list[str]]:
-    """Places along an axis in each frame, and which of NAMES each path is.
+    """All paths as positions along an axis in each frame, and their keys of NAMES.
 
-    Speeds have more freedom than in the data set: what a model made moves less evenly.
+    Speeds vary more than in the data set, as generated digits move less evenly.
     """
     found = [torch.full((1, time), place) for place in range(ROOM + 1)]
     names = ["still"] * len(found)
@@ -63,7 +63,7 @@ def trace(
     """The path with the most heat in each clip.
 
     Returns that heat, as a mean over the frames; the motion, an index into MOTIONS; and
-    the place in every frame, down and right.
+    the position in every frame, down and right.
     """
     time, places = heat.shape[1:3]
     ways = paths(time)[0].to(heat.device)
@@ -84,7 +84,7 @@ def trace(
 def without(
     heat: Float[Tensor, "n time 19 19"], corners: Int64[Tensor, "n time 2"], radius: int
 ) -> Float[Tensor, "n time 19 19"]:
-    """The heat without that of what is at the corners, up to `radius` pixels away."""
+    """The heat, with that up to `radius` pixels from the corners removed."""
     places = torch.arange(ROOM + 1, device=corners.device)
     away = (corners[..., None] - places).abs()  # n, time, axis, place
     distance = torch.maximum(away[:, :, 0, :, None], away[:, :, 1, None, :])

@@ -1,17 +1,16 @@
-"""A judge of pictures: it reads from a scene or a clip of digits what that shows.
+"""The scene reader: recognises the digits, colours and layout of a picture or clip.
 
-So what a model made can be scored. The judge is independent of the model: it sees no
-caption, and it was trained on MNIST's training digits in every combination, held-out
-ones among them, so that it is as good at what a model has never seen as at what it has.
+It scores generated pictures, and is independent of the model that made them: it sees no
+caption, and it was trained on MNIST's training digits in all combinations, including
+those held out, so that it is equally accurate on combinations new to the model.
 
-Two small convolutional networks share the work. The finder says for every cell of a
-grid how likely the middle of a thing is there: the heat map of Zhou, Wang and
+It has two small convolutional networks. The finder gives for every cell of a grid the
+probability that the centre of a digit is there: the heat map of Zhou, Wang and
 Krähenbühl (2019), "Objects as points", here with plain cross-entropy. The reader
-classifies the 16x16 pixels around a middle, in the manner of LeNet-5 (LeCun, Bottou,
-Bengio and Haffner, 1998, "Gradient-based learning applied to document recognition"),
-here with batch normalisation, dropout and a second output for the colour. The rest is
-geometry: the layout is the one whose places are nearest to the middles; for clips see
-`tracks`.
+classifies the 16x16 pixels around a centre, like LeNet-5 (LeCun, Bottou, Bengio and
+Haffner, 1998, "Gradient-based learning applied to document recognition"), here with
+batch normalisation, dropout and a second output for the colour. The layout is then the
+one whose positions are nearest to the centres; for clips see `motion_paths`.
 
 Shapes: n pictures of 32x32 pixels, m things that were found in them, 16x16 cells.
 """
@@ -41,10 +40,10 @@ from gensrc.evaluation.motion_paths import trace, without
 
 CELL = 2  # pixels, the side of a cell
 CELLS = 16  # of a picture, each way
-WINDOW = 16  # pixels, the side of what the reader sees
-PEAK = 0.4  # heat from which on a cell can be the middle of a thing
-APART = 7  # cells; two middles in a scene are no nearer
-TRACE = 0.35  # mean heat from which on a path is an actor's
+WINDOW = 16  # pixels, the side of the reader's input
+PEAK = 0.4  # least heat of a cell at the middle of a thing
+APART = 7  # cells, the least distance of two middles in a scene
+TRACE = 0.35  # least mean heat along the path of an actor
 COLOUR_NAMES = tuple(COLOURS)
 CONFIG = {"width": 16}  # of the trained reader
 
@@ -80,7 +79,7 @@ class SceneReader(nn.Module):
         )
 
     def heat(self, images: Float[Tensor, "n 3 32 32"]) -> Float[Tensor, "n 16 16"]:
-        """The logit of how much each cell is the middle of a thing (see `targets`)."""
+        """Logits of the heat map: is a cell the middle of a thing (see `targets`)?"""
         return self.finder(images)[:, 0].float()
 
     def classify(
@@ -91,7 +90,7 @@ class SceneReader(nn.Module):
         return digits, colours
 
     def features(self, windows: Float[Tensor, "m 3 16 16"]) -> Float[Tensor, "m f"]:
-        """What the reader's last layer decides from, 8 * width numbers a window."""
+        """The input of the reader's last layer, 8 * width numbers a window."""
         return self.reader[:-2](windows).float()
 
     def loss(
@@ -108,7 +107,7 @@ class SceneReader(nn.Module):
         heat = F.binary_cross_entropy_with_logits(
             self.heat(images), wanted, reduction="sum"
         )
-        # The finder is right within a pixel; the reader has to live with that.
+        # The finder may be off by a pixel, so the reader is trained with that error.
         middles = middles + torch.randint(-1, 2, middles.shape, device=middles.device)
         digits, colours = self.classify(windows(images, which, middles))
         digit, colour = marks[which, :, rows, columns].sub(1).unbind(1)
@@ -121,14 +120,14 @@ class SceneReader(nn.Module):
     def find(
         self, images: Float[Tensor, "n 3 32 32"]
     ) -> tuple[Int64[Tensor, " m"], Int64[Tensor, "m 2"]]:
-        """The things: number of the picture, in order, and middle in pixels, down and
-        right."""
+        """All things found: index of the picture, in order, and middle in pixels, down
+        and right."""
         heat = self.heat(images)
         hottest = F.max_pool2d(heat, 2 * (APART // 2) + 1, 1, APART // 2)
         peaks = (heat == hottest) & (heat.sigmoid() > PEAK)
         which, rows, columns = peaks.nonzero(as_tuple=True)
         # The logarithm of the heat is a parabola of curvature 1 around the middle, so
-        # its slope at a cell tells how far from there the middle is.
+        # its slope at a cell is the distance of the middle from there.
         log = F.pad(F.logsigmoid(heat), [1] * 4, mode="replicate")
         down = log[which, rows + 2, columns + 1] - log[which, rows, columns + 1]
         right = log[which, rows + 1, columns + 2] - log[which, rows + 1, columns]
@@ -176,7 +175,7 @@ class SceneReader(nn.Module):
         images = F.adaptive_avg_pool2d(frames.flatten(0, 1), 32).expand(-1, 3, -1, -1)
         heat = _at_corners(self.heat(images).sigmoid()).unflatten(0, (n, time))
         strength, motion, corners = trace(heat)
-        # The second actor is what is left when the first is taken away.
+        # The second actor is found in the heat without that of the first.
         strength_2, motion_2, corners_2 = trace(without(heat, corners, GLYPH // 2))
         is_one, is_two = strength > TRACE, strength_2 > TRACE
 
@@ -199,7 +198,7 @@ class SceneReader(nn.Module):
         corners: Int64[Tensor, "n time 2"],
         clear: Bool[Tensor, "n time"],
     ) -> Int64[Tensor, " n"]:
-        """The digit for which the clear frames together speak."""
+        """The digit with the largest sum of log-probabilities over the clear frames."""
         every = torch.arange(len(images), device=images.device)
         middles = corners.flatten(0, 1) + GLYPH // 2
         digits, _ = self.classify(windows(images, every, middles))
@@ -210,7 +209,7 @@ class SceneReader(nn.Module):
 def _convolution(
     inputs: int, outputs: int, size: int, stride: int = 1
 ) -> list[nn.Module]:
-    """A convolution with batch normalisation and rectification."""
+    """A convolution with batch normalisation and ReLU."""
     convolution = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
     return [convolution, nn.BatchNorm2d(outputs), nn.ReLU()]
 
@@ -221,7 +220,7 @@ def scene_reader() -> SceneReader:
     return load_weights("scene-reader", SceneReader(**CONFIG), config=CONFIG)
 
 
-# --- Pictures as the networks want them -----------------------------------------------
+# --- Inputs and targets of the networks -----------------------------------------------
 
 
 def annotate(data: CaptionedImages) -> Int64[Tensor, "n 2 32 32"]:
@@ -243,7 +242,7 @@ def targets(
     cells = torch.arange(CELLS, device=middles.device) * CELL + CELL / 2
     distances = (cells - middles[..., None]).div(CELL).square()  # m, axis, cell
     bumps = (-0.5 * (distances[:, 0, :, None] + distances[:, 1, None, :])).exp()
-    # Things are so far apart that where one's bump counts, the others' do not.
+    # Things are so far apart that their bumps hardly overlap.
     return bumps.new_zeros(n, CELLS, CELLS).index_add(0, which, bumps)
 
 
@@ -252,7 +251,7 @@ def windows(
     which: Int64[Tensor, " m"],
     middles: Int64[Tensor, "m 2"],
 ) -> Float[Tensor, "m 3 16 16"]:
-    """What is around each middle in picture `which`; black beyond the edges."""
+    """The pixels around each middle in picture `which`; black beyond the edges."""
     padded = F.pad(images, [WINDOW] * 4)
     steps = torch.arange(WINDOW, device=images.device) - WINDOW // 2 + WINDOW
     rows, columns = (middles[:, axis, None] + steps for axis in (0, 1))
@@ -264,8 +263,8 @@ def centred(images: Float[Tensor, "n 1 32 32"]) -> Float[Tensor, "n 3 16 16"]:
     """Windows with a white digit in the middle, from pictures of one digit each, such
     as MNIST's with a border of two pixels.
 
-    The 24x24 pixels in the middle are shown, two thirds as large: about the size that
-    digits have in scenes. What a picture has nearer to its edges is not seen.
+    The middle 24x24 pixels are resized to 16x16, about the size of digits in scenes;
+    the border of 4 pixels is cropped.
     """
     middle = images[:, :, 4:-4, 4:-4]
     windows = F.interpolate(middle, size=WINDOW, mode="bilinear", antialias=True)
@@ -277,7 +276,7 @@ def centred(images: Float[Tensor, "n 1 32 32"]) -> Float[Tensor, "n 3 16 16"]:
 
 @cache
 def _places(count: int) -> tuple[list[str], Float[Tensor, "layouts count 2"]]:
-    """The layouts of so many things, and where their middles are on average."""
+    """The layouts of `count` things, and the mean positions of their middles."""
     of_it = {n: layout for n, layout in LAYOUTS.items() if len(layout.roles) == count}
     found = []
     for layout in of_it.values():
@@ -291,8 +290,8 @@ def _places(count: int) -> tuple[list[str], Float[Tensor, "layouts count 2"]]:
 def arrange(
     middles: Int64[Tensor, "n count 2"],
 ) -> tuple[list[str], Int64[Tensor, "n count"]]:
-    """The layout whose places are nearest, by squared distance, and the things' numbers
-    in its order."""
+    """The layout with the nearest positions, by squared distance, and the indices of
+    the things in its order."""
     count, device = middles.shape[1], middles.device
     names, places = _places(count)
     orders = torch.tensor(list(permutations(range(count))), device=device)
@@ -303,7 +302,7 @@ def arrange(
 
 
 def _at_corners(heat: Float[Tensor, "n 16 16"]) -> Float[Tensor, "n 19 19"]:
-    """The heat for each place of a thing's corner, by interpolation between cells."""
+    """The heat for each position of a thing's corner, interpolated between cells."""
     cells = torch.arange(CELLS, device=heat.device)
     middles = torch.arange(ROOM + 1, device=heat.device) + GLYPH / 2
     weights = 1 - (middles[:, None] / CELL - 0.5 - cells).abs()
@@ -317,11 +316,10 @@ def _at_corners(heat: Float[Tensor, "n 16 16"]) -> Float[Tensor, "n 19 19"]:
 def agreement(
     found: Sequence[Scene | None], wanted: Sequence[Scene]
 ) -> dict[str, float]:
-    """How often what was found is what was wanted.
+    """The accuracy of what was found, as shares of right answers.
 
-    Shares of the pictures with the right count, position and scene, and of the things
-    that were wanted with the right digit, colour and both, wherever they stand.
-    Position is the layout, whatever stands in it.
+    Of all pictures: with the right count, position (the layout alone) and scene. Of all
+    things wanted: with the right digit, colour and both, at any position.
     """
     pairs = list(zip(found, wanted, strict=True))
     things = [(scene.things if scene else (), wish.things) for scene, wish in pairs]
@@ -340,8 +338,8 @@ def agreement(
 def clip_agreement(
     found: Sequence[Clip | None], wanted: Sequence[Clip]
 ) -> dict[str, float]:
-    """The same for clips: shares of the clips with the right count and clip, and of the
-    actors that were wanted with the right digit, motion and both."""
+    """The same for clips: shares of the clips with the right count and clip, and of all
+    actors wanted with the right digit, motion and both."""
     pairs = list(zip(found, wanted, strict=True))
     actors = [(clip.actors if clip else (), wish.actors) for clip, wish in pairs]
     return {
@@ -361,7 +359,7 @@ def _share(right: Iterable[bool]) -> float:
 def _common(
     pairs: Sequence[tuple[Sequence[object], Sequence[object]]], attribute: str = ""
 ) -> float:
-    """Of all that was wanted, or of its attribute, the share that was found."""
+    """The share of all things wanted, compared by `attribute`, that was found."""
 
     def counted(things: Sequence[object]) -> Counter[object]:
         return Counter(getattr(t, attribute) if attribute else t for t in things)

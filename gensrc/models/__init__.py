@@ -1,1 +1,1 @@
-"""The networks, one file a family: network, loss and sampling together."""
+"""The models, one folder a family, one file a model: network, loss and sampling."""

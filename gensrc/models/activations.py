@@ -1,4 +1,4 @@
-"""The gated activation unit that gated PixelCNN and WaveNet share."""
+"""The gated activation unit of the gated PixelCNN and of WaveNet."""
 
 from jaxtyping import Float
 from torch import Tensor

@@ -1,18 +1,21 @@
-"""What all models ask of sizes, pixels, tokens and labels, with one wording each."""
+"""Checks of arguments that models share: sizes, pixels, tokens, labels, temperature."""
 
 import torch
 from torch import Tensor
 
 
 def check_sizes(*, least: int = 1, **sizes: int) -> None:
-    """Raises ValueError for a size below `least`; the keyword is its name."""
+    """Raises ValueError for a size below `least`, named by its keyword."""
     for name, size in sizes.items():
         if size < least:
             raise ValueError(f"{name} must be at least {least}, not {size}")
 
 
 def check_range(x: Tensor, who: str, advice: str) -> None:
-    """Raises ValueError for values outside [0, 1]; `who` wants them, as in "a coin"."""
+    """Raises ValueError for pixels outside [0, 1].
+
+    The message begins with `who`, the model that needs them, and ends with `advice`.
+    """
     low, high = (float(end) for end in x.detach().aminmax())
     if not (low >= 0 and high <= 1):  # NaN fails this too
         raise ValueError(
@@ -33,7 +36,7 @@ def check_levels(x: Tensor, levels: int) -> None:
 
 
 def check_ids(ids: Tensor, count: int, what: str, advice: str) -> None:
-    """Raises ValueError for numbers outside 0 to count - 1; `what` names them."""
+    """Raises ValueError for ids outside 0 to count - 1; `what` is their name."""
     if ids.numel() == 0:
         return
     low, high = (int(end) for end in ids.aminmax())
@@ -45,7 +48,7 @@ def check_ids(ids: Tensor, count: int, what: str, advice: str) -> None:
 
 
 def check_given(labels: Tensor | None, num_classes: int) -> None:
-    """Raises ValueError for labels that are missing, or that nobody asked for."""
+    """Raises ValueError for labels that are missing, or given without classes."""
     if num_classes == 0 and labels is not None:
         raise ValueError("this model knows no classes: leave the labels out")
     if num_classes > 0 and labels is None:
@@ -53,7 +56,8 @@ def check_given(labels: Tensor | None, num_classes: int) -> None:
 
 
 def check_labels(labels: Tensor | None, count: int, num_classes: int) -> None:
-    """The same, and for another number than `count`, or a label of no class."""
+    """As `check_given`; also for a number of labels other than `count`, and for labels
+    outside 0 to num_classes - 1."""
     check_given(labels, num_classes)
     if labels is None:
         return

@@ -3,7 +3,7 @@
 Salimans, Karpathy, Chen and Kingma, PixelCNN++, ICLR 2017, section 2.1, is the source.
 
 Deviations: a level is k/255 in [0, 1], not in [-1, 1]. The probability of a level is
-computed as a product (see `log_prob`), which holds in the tails without a special case.
+computed as a product (see `log_prob`), which is exact in the tails as well.
 
 Shapes: b examples, c h w the picture, m components of the mixture.
 """
@@ -19,11 +19,11 @@ LEVELS = 256
 HALF = 0.5 / (LEVELS - 1)
 """Half the distance between two levels."""
 SMALLEST_LOG_SCALE = -6.0
-"""A scale of half a level, below which nothing is gained."""
+"""A scale of about half a level; a smaller one hardly raises any probability."""
 
 
 class DiscretizedLogisticMixture:
-    """Independent distributions over the levels 0, 1/255, ..., 1, one a pixel."""
+    """Independent distributions of pixels over the levels 0, 1/255, ..., 1."""
 
     def __init__(
         self,
@@ -38,9 +38,10 @@ class DiscretizedLogisticMixture:
     def log_prob(self, x: Float[Tensor, "... c h w"]) -> Float[Tensor, "... c h w"]:
         """The logarithm of the probability of each pixel's level, in nats.
 
-        A level has what the logistic distribution function s gains over its bin, and
+        A level's probability is that of its bin under the logistic distribution, with s
+        the sigmoid:
         s(upper) - s(lower) = s(upper) s(-lower) (1 - exp(lower - upper)). The lowest
-        bin reaches down without end and the highest up, so one factor remains there.
+        bin extends to -infinity, the highest to infinity; one factor remains for each.
         """
         x = x.unsqueeze(-4)
         scale = self.log_scale.exp()
@@ -54,7 +55,7 @@ class DiscretizedLogisticMixture:
 
     @property
     def mean(self) -> Float[Tensor, "*b c h w"]:
-        """The mixture's mean before it is cut into levels, kept within them."""
+        """The weighted mean of the components' locations, clamped to [0, 1]."""
         return (self.log_share.exp() * self.loc.clamp(0, 1)).sum(-4)
 
     def sample(
@@ -63,7 +64,7 @@ class DiscretizedLogisticMixture:
         """One level a pixel, from uniform noise drawn on the CPU."""
         shape, where = self.loc.shape, self.loc.device
         noise = torch.rand(shape, generator=generator).to(where).clamp(1e-6, 1 - 1e-6)
-        # The largest of log-shares with Gumbel noise falls on each part with its share.
+        # Gumbel-max trick: the argmax picks each component with its probability.
         gumbel = -(-torch.rand(shape, generator=generator).to(where).log()).log()
         chosen = (self.log_share + gumbel).argmax(-4, keepdim=True)
         drawn = self.loc + self.log_scale.exp() * torch.logit(noise)
@@ -74,7 +75,7 @@ class DiscretizedLogisticMixture:
 def bits_per_dimension(
     nats: Float[Tensor, "*b"], image_shape: tuple[int, int, int] = (1, 28, 28)
 ) -> Float[Tensor, "*b"]:
-    """Nats a picture as bits a pixel and channel; only for probabilities of levels."""
+    """Nats a picture to bits a pixel and channel; for probabilities, not densities."""
     return nats / (math.prod(image_shape) * math.log(2))
 
 

@@ -2,18 +2,18 @@
 
 Gatys, Ecker and Bethge, A Neural Algorithm of Artistic Style, 2015, and Image Style
 Transfer Using Convolutional Neural Networks, CVPR 2016: no network is trained. The
-pixels of one picture are moved until its features are near those of a content picture
+pixels of a picture are optimised until its features are near those of a content picture
 and the Gram matrices of its features are near those of a style picture.
 
 Deviations: the features are not those of VGG-19, whose trained weights would have to be
 downloaded, but of one layer of random filters, which Ustyuzhaninov, Brendel, Gatys and
 Bethge (What Does It Take to Generate Natural Textures?, ICLR 2017) found to be enough
-for textures. Their filters are of eight sizes; here they are of one size, on a pyramid
-of ever coarser copies of the picture (as Snelgrove did with VGG, High-Resolution
-Multi-Scale Neural Texture Synthesis, SIGGRAPH Asia 2017 technical briefs), which costs
-less. Filters sum to zero, and colours have filters of one pixel to themselves. Both
-losses are relative to the size of what is wanted, so that weights mean the same for
-every picture. Pixels are a sigmoid of what is optimised, so that they stay in [0, 1].
+for textures. Their filters are of eight sizes; here they are of one size, on an image
+pyramid (as Snelgrove did with VGG, High-Resolution Multi-Scale Neural Texture
+Synthesis, SIGGRAPH Asia 2017 technical briefs), which costs less. Filters sum to zero,
+and colours have separate 1x1 filters. Both losses are divided by the squared size of
+their targets, so that weights mean the same for every picture. Pixels are the sigmoid
+of the variables that are optimised, so they stay in [0, 1].
 
 Shapes: n pictures, k maps of one layer, h w its positions.
 """
@@ -29,16 +29,15 @@ from torch import Tensor, nn
 from gensrc.models.checks import check_range
 
 MARGIN = 0.02
-"""Pixels start at least so far from 0 and 1, where the sigmoid's gradient vanishes."""
+"""Least distance of initial pixels from 0 and 1, where the gradient vanishes."""
 
 
 class RandomFeatures(nn.Module):
-    """Rectified responses to random filters: of colours, and of shapes at many scales.
+    """Outputs of random filters after a ReLU: of colours, and of shapes by scale.
 
-    The first map holds the responses to `colours` filters of a single pixel. Of the
-    following `levels` maps each holds the responses to the same `filters` filters of
-    size x size pixels, on a picture half as large as for the one before. Nothing here
-    is trained, and nothing has a gradient of its own.
+    The first layer has `colours` filters of a single pixel. Each of the following
+    `levels` layers has the same `filters` filters of size x size pixels, applied to a
+    picture half as large as for the layer before. The filters are not trained.
 
     seed: of the filters.
 
@@ -72,11 +71,11 @@ class RandomFeatures(nn.Module):
             return 2 * torch.rand(shape, generator=generator) - 1
 
         shapes = uniform(filters, 3, size, size)
-        shapes = shapes - shapes.mean((2, 3), keepdim=True)  # blind to flat colour
+        shapes = shapes - shapes.mean((2, 3), keepdim=True)  # 0 for a flat colour
         self.register_buffer("filters", _unit(shapes))
         self.register_buffer("colours", _unit(uniform(colours, 3, 1, 1)))
         self.register_buffer("thresholds", uniform(colours) / 2)
-        row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # binomial: no aliasing
+        row = torch.tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16  # binomial, against aliasing
         self.register_buffer("blur", (row[:, None] * row).expand(3, 1, 5, 5).clone())
 
     @property
@@ -117,9 +116,9 @@ def check(images: Tensor, smallest: int = 1) -> None:
 
 
 def gram(maps: Float[Tensor, "n k h w"]) -> Float[Tensor, "n k k"]:
-    """Mean over all positions of the product of each map with each.
+    """The Gram matrix: products of all pairs of maps, averaged over positions.
 
-    Where something is does not enter, only what occurs together with what.
+    It tells which maps are active together, but not where.
     """
     flat = maps.flatten(2)
     return flat @ flat.mT / flat.shape[2]
@@ -128,31 +127,32 @@ def gram(maps: Float[Tensor, "n k h w"]) -> Float[Tensor, "n k k"]:
 def relative_error(
     found: Sequence[Tensor], wanted: Sequence[Tensor]
 ) -> Float[Tensor, ""]:
-    """Squared differences over squares of what is wanted, summed over all entries."""
+    """Sum of squared differences, divided by the sum of squares of `wanted`."""
     pairs = zip(found, wanted, strict=True)
     off = torch.stack([(f - w).square().sum() for f, w in pairs]).sum()
     return off / torch.stack([w.square().sum() for w in wanted]).sum()
 
 
 class Losses(NamedTuple):
-    """How far a picture is from the style and from the content that are wanted."""
+    """How far a picture is from the target's style and content."""
 
     style: Float[Tensor, ""]
     """Relative squared error of the Gram matrices of all maps."""
     content: Float[Tensor, ""]
-    """Relative squared error of the maps of one level; a blank picture has 1."""
+    """Relative squared error of the maps of one level; 1 if all of them are zero."""
 
 
 class Target:
-    """What is wanted: the Gram matrices of one picture and the maps of another.
+    """The target: Gram matrices of the style picture, maps of the content picture.
 
-    The two may be of different sizes, as a Gram matrix does not depend on it.
+    The two pictures may differ in size, as the size of a Gram matrix does not depend on
+    it.
 
-    content_level: the level whose maps are the content, from 0, the finest. Coarse
-    levels leave the detail to the style.
+    content_level: the level whose maps are the content, from 0, the finest. With a
+    coarse level the detail comes from the style.
 
-    Raises ValueError as `RandomFeatures` does, for a level that there is not, and for
-    a content or style picture of which the features see nothing.
+    Raises ValueError as `RandomFeatures` does, for a level out of range, and for a
+    content or style picture whose features are all zero.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class Target:
 
 
 class Transfer(NamedTuple):
-    """A picture and how it came about: both losses at each evaluation."""
+    """The resulting picture, and both losses at each evaluation."""
 
     picture: Float[Tensor, "1 3 h w"]
     style: list[float]
@@ -202,13 +202,14 @@ def transfer(
     content_weight: float = 1.0,
     evaluations: int = 60,
 ) -> Transfer:
-    """Move the pixels of `start` downhill on the weighted sum of the two losses.
+    """Minimise the weighted sum of the two losses over the pixels of `start`.
 
-    The optimiser is L-BFGS with a line search, as in the paper: it never goes uphill,
-    so content_weight * content stays below style_weight times the style loss of a
-    start that has the content. About so many evaluations of loss and gradient.
+    The optimiser is L-BFGS with a line search, as in the paper: the sum never grows. So
+    if `start` has the content, content_weight * content loss stays below
+    style_weight * the style loss at the start.
 
     start: the content picture, or noise of its size.
+    evaluations: of loss and gradient, approximately.
 
     Raises ValueError for a negative weight, two zeros, fewer than one evaluation, or
     a start of another size than the content.

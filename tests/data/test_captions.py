@@ -99,7 +99,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_what_is_no_caption_is_refused_where_it_goes_wrong(text: str) -> None:
+def test_texts_outside_the_grammar_are_refused_at_the_right_position(text: str) -> None:
     with pytest.raises(CaptionError, match=WRONG[text]):
         parse(text)
 
@@ -131,7 +131,7 @@ def test_a_damaged_caption_is_a_caption_or_the_documented_error(
     parses_or_is_refused(text[:start] + text[end:])
 
 
-def test_a_scene_that_cannot_be_is_refused() -> None:
+def test_impossible_scenes_are_refused() -> None:
     with pytest.raises(ValueError, match="There is no layout 'behind'"):
         Scene((SEVEN,), "behind")
     with pytest.raises(ValueError, match="The layout 'above' has 2 things, not 1"):
@@ -278,7 +278,7 @@ def test_held_out_combinations_are_unseen_until_they_are_asked_for(train: Captio
     assert min(either.values()) > 200
 
 
-def test_what_is_held_out_is_what_the_documentation_says() -> None:
+def test_held_out_combinations_are_the_documented_ones() -> None:
     assert not is_seen(parse("a red 5 in the centre"))  # the digit
     assert not is_seen(parse("a green 3 left of a blue 4"))  # the position
     assert not is_seen(parse("a blue 4 right of a green 3"))  # the same in other words

@@ -48,7 +48,7 @@ def fetched(pack: Path, cache: Path, mirror: Mirror) -> Mirror:
     return mirror
 
 
-def test_it_is_fetched_from_the_mirror_that_has_it_and_read_in_order(fetched: Mirror) -> None:
+def test_cifar10_is_fetched_from_a_working_mirror_and_read_in_order(fetched: Mirror) -> None:
     train = cifar10("train", dtype=torch.uint8)
     assert train.images.shape == (10, 3, 32, 32)
     assert train.labels.tolist() == [1, 2, 2, 3, 3, 4, 4, 5, 5, 6]
@@ -85,7 +85,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_no_file_of_pictures_is_refused(case: str) -> None:
+def test_files_that_hold_no_pictures_are_refused(case: str) -> None:
     content, message = WRONG[case]
     with pytest.raises(DataError, match=message):
         read_cifar(content)

@@ -29,7 +29,7 @@ def both(loaded: dict[str, Emoji], field: str) -> list[object]:
 
 
 @pytest.mark.parametrize("split", COUNTS)
-def test_emoji_are_pictures_on_white_with_all_that_belongs_to_them(split: str, loaded: dict[str, Emoji]) -> None:
+def test_emoji_are_pictures_on_white_with_names_and_tags(split: str, loaded: dict[str, Emoji]) -> None:
     found = loaded[split]
     assert len(found) == COUNTS[split]
     assert found.images.shape == (COUNTS[split], 3, 64, 64)
@@ -47,7 +47,7 @@ def test_the_cards_counts_are_those_of_the_loader() -> None:
     assert card.counts == COUNTS
 
 
-def test_the_grinning_face_is_what_it_should_be(loaded: dict[str, Emoji]) -> None:
+def test_the_grinning_face_has_its_known_entries(loaded: dict[str, Emoji]) -> None:
     train = loaded["train"]
     assert train.names[0] == "grinning face"
     assert train.characters[0] == "😀"
@@ -79,7 +79,7 @@ def test_no_picture_and_no_name_occurs_twice(loaded: dict[str, Emoji]) -> None:
     assert len({name.lower() for name in both(loaded, "names")}) == sum(COUNTS.values())
 
 
-def test_no_variant_and_no_twin_lies_in_the_other_split(loaded: dict[str, Emoji]) -> None:
+def test_no_variant_and_no_duplicate_is_in_the_other_split(loaded: dict[str, Emoji]) -> None:
     assert set(loaded["train"].families).isdisjoint(loaded["test"].families)
     train, test = (loaded[split].images.flatten(1).double() / 255 for split in ("train", "test"))
     squares = (train**2).sum(1)[:, None] + (test**2).sum(1) - 2 * train @ test.T
@@ -130,12 +130,12 @@ def test_variants_are_one_family(variants: tuple[str, ...]) -> None:
     assert len({make_pictures.family(hexcode) for hexcode in variants}) == 1
 
 
-def test_what_is_no_variant_is_no_family() -> None:
+def test_unrelated_emoji_are_no_family() -> None:
     different = ["1F600", "1F468-200D-1F680", "1F468-200D-1F692", "2640", "2642", "1F7E5", "1F7E6", "0031-FE0F-20E3"]
     assert len({make_pictures.family(hexcode) for hexcode in different}) == len(different)
 
 
-def test_pictures_that_are_all_but_the_same_are_one_family_even_by_way_of_a_third() -> None:
+def test_near_duplicate_pictures_are_one_family_transitively() -> None:
     drawn = np.full((4, 64, 64, 3), 255, np.uint8)
     drawn[0, 0, 0] = 0  # 0 and 1 differ in two pixels, 1 and 2 in two
     drawn[2, 9, 9] = 0
@@ -143,9 +143,7 @@ def test_pictures_that_are_all_but_the_same_are_one_family_even_by_way_of_a_thir
     assert make_pictures.family_names(["C", "B", "A", "D"], drawn) == ["A", "A", "A", "D"]
 
 
-def test_of_a_name_or_a_picture_that_is_there_twice_the_first_is_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_of_duplicate_names_or_pictures_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Colours stand for drawings: what resvg does is its own affair."""
     stored = [entry("1F600", "red"), entry("1F601", "Red "), entry("1F602", "blue"), entry("1F603", "red again")]
     stored += [entry("1F604", "a skin", skintone="1"), entry("1F605", "a flag", group="flags")]

@@ -84,7 +84,7 @@ def test_no_picture_occurs_twice_within_a_split_or_across(name: str, loaded: dic
     assert len(hashes) == len(pictures)
 
 
-def test_bytes_are_the_same_pictures(loaded: dict[tuple[str, str], Images]) -> None:
+def test_uint8_pictures_are_the_same_as_float_ones(loaded: dict[tuple[str, str], Images]) -> None:
     stored = mnist("test", dtype=torch.uint8)
     assert stored.images.dtype == torch.uint8
     assert torch.equal(stored.images / 255, loaded["mnist", "test"].images)
@@ -144,7 +144,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_no_idx_file_of_bytes_is_refused(case: str) -> None:
+def test_files_that_are_no_idx_of_bytes_are_refused(case: str) -> None:
     content, message = WRONG[case]
     with pytest.raises(DataError, match=message):
         read_idx(content)
@@ -173,7 +173,7 @@ def test_binarisation_is_the_same_everywhere(loaded: dict[tuple[str, str], Image
     assert hashlib.sha256(drawn.numpy().tobytes()).hexdigest().startswith("a3c042df96d469a2")
 
 
-def test_a_pixel_is_one_as_often_as_its_grey_level_says() -> None:
+def test_the_frequency_of_ones_is_the_grey_level() -> None:
     levels = torch.tensor([0.0, 0.25, 0.9, 1.0])
     drawn = binarize(levels.repeat(100_000, 1), torch.Generator().manual_seed(1))
     assert drawn.unique().tolist() == [0.0, 1.0]
@@ -182,6 +182,6 @@ def test_a_pixel_is_one_as_often_as_its_grey_level_says() -> None:
     assert often[1:3].tolist() == pytest.approx([0.25, 0.9], abs=0.006)  # four standard errors
 
 
-def test_bytes_are_not_binarised() -> None:
+def test_binarize_refuses_bytes() -> None:
     with pytest.raises(ValueError, match=r"grey levels in \[0, 1\], not torch\.uint8"):
         inspect.unwrap(binarize)(torch.zeros(3, dtype=torch.uint8))

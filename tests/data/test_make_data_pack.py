@@ -70,7 +70,7 @@ def test_making_it_again_gives_the_same_bytes(
     assert contents(pack) == first
 
 
-def test_check_tells_a_file_that_differs_and_changes_nothing(
+def test_check_reports_a_file_that_differs_and_changes_nothing(
     tool: ModuleType, pack: Path, packages: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tool.main(["mnist", "--packages", str(packages)], pack)
@@ -96,7 +96,7 @@ def test_a_package_other_than_the_pinned_one_is_refused(tool: ModuleType, pack: 
     assert list(contents(pack)) == ["card.json"]
 
 
-def test_a_client_that_is_not_there_is_named(
+def test_a_missing_client_is_named(
     tool: ModuleType, pack: Path, packages: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (packages / "small-1.0.0.tgz").unlink()
@@ -110,7 +110,7 @@ def test_the_first_of_each_class_are_kept_in_their_order(tool: ModuleType) -> No
     assert tool.first_of_each_class(labels, 2).tolist() == [0, 1, 2, 3, 4, 7]
 
 
-def test_what_is_written_as_idx_is_read_back(tool: ModuleType) -> None:
+def test_idx_files_are_read_back_as_written(tool: ModuleType) -> None:
     array = torch.arange(2 * 3 * 4).reshape(2, 3, 4).to(torch.uint8)
     assert torch.equal(read_idx(tool.write_idx(array[:, ::2])), array[:, ::2])
 

@@ -51,7 +51,7 @@ def test_waves_are_of_paper_and_indigo_and_mixtures():
     assert share.max() > 0.95
 
 
-def test_wrong_sizes():
+def test_wrong_sizes_are_refused():
     with pytest.raises(ValueError, match="must have pixels, not 0 by 5"):
         waves(0, 5)
     with pytest.raises(ValueError, match="radius must be positive"):

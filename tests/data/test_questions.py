@@ -37,7 +37,7 @@ def test_a_phrase_of_both_texts_becomes_a_gap():
         ("red, green", "The red and the green2."),
     ],
 )
-def test_what_is_no_question(synopsis, description):
+def test_phrases_that_repeat_or_are_short_give_no_question(synopsis, description):
     assert len(questions.gaps(texts((synopsis, description)))) == 0
 
 

@@ -1,4 +1,4 @@
-"""Every way in which a file can be had or not be had. No request leaves this machine."""
+"""Finding, checking and fetching data files, and every failure of it. No request leaves this machine."""
 
 import gzip
 import hashlib
@@ -65,7 +65,7 @@ def test_the_pack_stays_within_its_25_megabytes() -> None:
     assert sum(path.stat().st_size for path in registry.PACK.rglob("*") if path.is_file()) <= 25_000_000
 
 
-def test_what_is_fetched_has_mirrors_at_two_hosts_at_least() -> None:
+def test_files_to_fetch_have_mirrors_at_two_hosts_or_more() -> None:
     for card in registry.cards(registry.PACK):
         for file in card.on_demand:
             assert len({urlparse(url).hostname for url in file.urls}) >= 2, file.name
@@ -165,7 +165,7 @@ def test_a_run_depends_on_the_packs_file_wherever_it_was_read(tmp_path: Path, mo
     assert provenance.recorded(trace) == [f"gensrc/data/files/{LABELS}"]
 
 
-def test_a_python_without_lzma_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_lzma_raises_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lzma", None)
     with pytest.raises(DataError, match=r"without the module lzma.*install liblzma"):
         registry.read(LABELS)
@@ -239,7 +239,7 @@ def test_the_second_mirror_is_used_when_the_first_is_bad(
     assert first in caplog.text
 
 
-def test_a_mirror_that_falls_silent_is_given_up(
+def test_a_mirror_that_sends_nothing_times_out(
     pack: Path, cache: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     over, waited = threading.Event(), []
@@ -277,7 +277,7 @@ def test_when_all_mirrors_are_bad_each_is_listed_with_its_cause(pack: Path, cach
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_is_said_to_be_full(
+def test_a_full_disk_raises_a_clear_error(
     pack: Path, cache: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_demand(pack, mirror.url("/bytes.bin"), mirror.url("/second"))
@@ -381,7 +381,7 @@ def test_two_processes_that_fetch_at_once_both_get_the_file(pack: Path, mirror: 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs Unix signals")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_download_that_is_stopped_leaves_nothing_to_believe(
+def test_an_interrupted_download_leaves_no_file(
     how: signal.Signals, pack: Path, mirror: Mirror, tmp_path: Path
 ) -> None:
     halfway, over = threading.Event(), threading.Event()

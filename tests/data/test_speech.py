@@ -49,7 +49,7 @@ def test_the_cards_counts_are_those_of_the_loader() -> None:
     assert card.counts == COUNTS
 
 
-def test_waves_and_codes_say_the_same(loaded: dict[str, Speech]) -> None:
+def test_waves_are_the_decoded_codes(loaded: dict[str, Speech]) -> None:
     for found in loaded.values():
         for samples, codes in zip(found.waves, found.codes, strict=True):
             assert torch.equal(mu_law(samples), codes)
@@ -61,7 +61,7 @@ def test_waves_are_the_same_on_every_machine(loaded: dict[str, Speech]) -> None:
     assert hashlib.sha256(content).hexdigest().startswith("f718fb4fefe59a0c")
 
 
-def test_it_is_speech(loaded: dict[str, Speech]) -> None:
+def test_neighbouring_samples_correlate_and_loudness_varies(loaded: dict[str, Speech]) -> None:
     """Neighbouring samples go together, as those of noise do not, and loud and soft alternate, as in no tone."""
     samples = torch.cat(loaded["train"].waves)
     assert torch.corrcoef(torch.stack([samples[1:], samples[:-1]]))[0, 1] > 0.7
@@ -92,7 +92,7 @@ def test_a_damaged_file_stops_the_loader(tmp_path: Path, monkeypatch: pytest.Mon
 # --- Mu-law ---------------------------------------------------------------------------------------
 
 
-def test_every_code_means_a_sample_of_which_it_is_the_code() -> None:
+def test_encoding_inverts_decoding_for_every_code() -> None:
     codes = torch.arange(LEVELS)
     samples = from_mu_law(codes)
     assert torch.equal(mu_law(samples), codes)
@@ -101,7 +101,7 @@ def test_every_code_means_a_sample_of_which_it_is_the_code() -> None:
     assert (samples[0], samples[-1]) == (-1, 1)
 
 
-def test_codes_follow_the_formula_and_stop_at_the_ends() -> None:
+def test_codes_follow_the_formula_and_are_clipped() -> None:
     samples = torch.linspace(-1, 1, 9999, dtype=torch.float64)
     companded = samples.sign() * torch.log1p(255 * samples.abs()) / torch.log(torch.tensor(256.0, dtype=torch.float64))
     exact = (companded + 1) / 2 * 255
@@ -124,7 +124,7 @@ def test_a_round_trip_errs_by_no_more_than_half_a_step_of_the_companded_scale() 
     assert (error / bound).max() > 0.99, "the bound is met"
 
 
-def test_what_no_code_stands_for_is_refused() -> None:
+def test_samples_that_are_not_finite_are_refused() -> None:
     for wrong in (float("nan"), float("inf")):
         with pytest.raises(ValueError, match="samples that are not finite"):
             mu_law(torch.tensor([0.1, wrong]))
@@ -159,7 +159,7 @@ def test_samples_of_8_bits_and_two_channels_are_read() -> None:
     assert rate == 44100
 
 
-def test_what_the_standard_library_writes_is_read_and_other_chunks_are_passed_over() -> None:
+def test_files_of_the_standard_library_are_read_and_other_chunks_skipped() -> None:
     stored = io.BytesIO()
     with wave.open(stored, "wb") as file:
         file.setnchannels(1)
@@ -188,7 +188,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_is_no_wav_file_of_samples_is_refused(case: str) -> None:
+def test_files_that_are_no_wav_are_refused(case: str) -> None:
     content, message = WRONG[case]
     with pytest.raises(DataError, match=message):
         read_wav(content)
@@ -236,7 +236,7 @@ def test_prompts_are_chosen_by_length_cut_and_coded(tmp_path: Path) -> None:
     assert from_mu_law(codes[400:402]).tolist() == pytest.approx([8000 / 32768, -8000 / 32768], rel=0.02)
 
 
-def test_prompts_that_say_almost_the_same_are_one_sentence() -> None:
+def test_prompts_with_nearly_the_same_words_are_one_sentence() -> None:
     one = {"vol-inc-in", "vol-dec-out", "vol-rest"}
     assert len({make_pictures.sentence(name) for name in one}) == 1
     assert make_pictures.sentence("vm-review-urgent") == make_pictures.sentence("vm-review")

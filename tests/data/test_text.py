@@ -245,7 +245,7 @@ def test_the_cards_numbers_of_characters_are_right(loaded: dict[str, dict[str, A
     )
 
 
-def test_what_the_cards_count_is_right(loaded: dict[str, dict[str, Any]]) -> None:
+def test_the_cards_counts_are_right(loaded: dict[str, dict[str, Any]]) -> None:
     def number(name: str, pattern: str) -> int:
         match = re.search(pattern, cards()[name].quirks)
         assert match, (name, pattern)
@@ -313,7 +313,7 @@ def test_interface_strings_that_differ_in_signs_or_digits_are_in_one_split(loade
     assert [text for text, splits in where.items() if text and len(splits) > 1] == []
 
 
-def test_synopses_have_the_lengths_that_are_told(loaded: dict[str, dict[str, Any]]) -> None:
+def test_synopses_have_the_documented_lengths(loaded: dict[str, dict[str, Any]]) -> None:
     sources: list[str] = []
     for found in loaded["synopses"].values():
         assert all(100 <= len(text) <= 800 for text in found.descriptions)
@@ -374,7 +374,7 @@ def test_lines_without_a_counterpart_are_an_error(pack: Path, cache: Path, mirro
 
 
 @given(st.lists(st.sets(st.sampled_from("abcdefgh"), max_size=6), max_size=12), st.floats(0.1, 1.0))
-def test_similar_finds_all_pairs_that_are(sets: list[set[str]], alike: float) -> None:
+def test_similar_finds_all_similar_pairs(sets: list[set[str]], alike: float) -> None:
     expected = {
         (one, two)
         for two in range(len(sets))
@@ -437,7 +437,7 @@ def test_labels_are_cleaned(label: str) -> None:
         ("my_file", "我的文件"),
     ],
 )
-def test_what_is_no_translation_of_words_is_left_out(english: str, chinese: str) -> None:
+def test_strings_that_are_no_translation_of_words_are_left_out(english: str, chinese: str) -> None:
     assert make_text.is_translation("Rename", "重命名")
     assert make_text.is_translation("Rounded by 5%.", "平滑 5%。")
     assert not make_text.is_translation(english, chinese)
@@ -554,7 +554,7 @@ def test_debians_lists_are_fetched_as_one_file(tmp_path: Path, apt_get: None) ->
     assert (tmp_path / "unpacked" / "lists").read_bytes() == content
 
 
-def test_a_list_that_apt_get_does_not_bring_is_named(
+def test_a_list_that_apt_get_cannot_fetch_is_named(
     tmp_path: Path, apt_get: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NO_DESCRIPTIONS", "yes")

@@ -83,7 +83,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_what_is_no_caption_is_refused_where_it_goes_wrong(text: str) -> None:
+def test_texts_outside_the_grammar_are_refused_at_the_right_position(text: str) -> None:
     with pytest.raises(CaptionError, match=WRONG[text]):
         parse(text)
 
@@ -99,7 +99,7 @@ def test_any_text_is_a_caption_or_the_documented_error(text: str, cast: list[Act
         assert parse(caption(clip)) == clip
 
 
-def test_what_no_digit_does_is_refused() -> None:
+def test_unknown_digits_and_motions_are_refused() -> None:
     with pytest.raises(ValueError, match="'moving sideways' of 3 is none of a digit's motions: standing still, moving"):
         Actor(3, "moving sideways")
     with pytest.raises(ValueError, match="A clip has one or two actors, not 3"):

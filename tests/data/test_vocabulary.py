@@ -88,7 +88,7 @@ def test_an_unknown_character_may_be_a_token() -> None:
     assert vocabulary.decode(vocabulary.encode("axb")) == "a\ufffdb"
 
 
-def test_what_is_no_set_of_characters_is_refused() -> None:
+def test_repeated_or_longer_characters_are_refused() -> None:
     for characters in (["a", "b", "a"], ["ab"], ["a", ""]):
         with pytest.raises(ValueError, match="single characters, each once"):
             Vocabulary(characters)

@@ -1,4 +1,4 @@
-"""The cache: fed in pieces, a model says what it says of the whole, for both kinds of decoder."""
+"""Incremental decoding: a text in pieces gives the logits of the whole, for GPT and encoder-decoder."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ VOCAB = 20
 
 
 def gpt(context: int = 600, **changes: int) -> GPT:
-    """A small one whose weights are large, so that what it says depends on what it has read."""
+    """A small GPT with large weights, so that its logits depend strongly on the text."""
     torch.manual_seed(0)
     sizes = {"vocab_size": VOCAB, "max_length": context, "embed_dim": 32, "num_heads": 4, "num_layers": 2}
     model = GPT(**(sizes | changes)).eval()
@@ -43,7 +43,7 @@ def read_in_pieces(reader: IncrementalDecoder, ids: Tensor, sizes: list[int]) ->
 
 
 @pytest.mark.parametrize("sizes", [[1] * 40, [40], [7, 1, 30, 2]])
-def test_a_gpt_read_in_pieces_says_what_it_says_of_the_whole(sizes: list[int]) -> None:
+def test_gpt_logits_in_pieces_equal_those_of_the_whole_text(sizes: list[int]) -> None:
     model, ids = gpt(), tokens(3, 40)
     reader = IncrementalDecoder(model, ids[:, :7], max_new_tokens=33)
     with torch.no_grad():
@@ -51,7 +51,7 @@ def test_a_gpt_read_in_pieces_says_what_it_says_of_the_whole(sizes: list[int]) -
 
 
 @pytest.mark.parametrize("positions", ["sinusoidal", "learned", "rotary", "none"])
-def test_so_does_an_encoder_decoder_which_looks_at_its_source_once(positions: str) -> None:
+def test_encoder_decoder_logits_in_pieces_equal_the_whole_and_encode_the_source_once(positions: str) -> None:
     model, ids = translator(positions), tokens(3, 30)
     source = tokens(3, 9, seed=1)
     source[1, 5:] = PAD
@@ -70,7 +70,7 @@ def test_so_does_an_encoder_decoder_which_looks_at_its_source_once(positions: st
 
 
 @pytest.mark.slow
-def test_the_512_tokens_of_a_greedy_text_are_the_same_with_and_without() -> None:
+def test_greedy_texts_of_512_tokens_are_the_same_with_and_without_cache() -> None:
     model, prompt = gpt(), tokens(1, 8)
     kept, anew = (decoding.generate(model, prompt, max_new_tokens=512, use_cache=use) for use in (True, False))
     assert torch.equal(kept, anew)
@@ -79,7 +79,7 @@ def test_the_512_tokens_of_a_greedy_text_are_the_same_with_and_without() -> None
 
 
 @pytest.mark.slow
-def test_the_tokens_of_an_encoder_decoder_are_too() -> None:
+def test_encoder_decoder_texts_are_the_same_with_and_without_cache() -> None:
     model, source = translator(), tokens(2, 10)
     prompt = torch.full((2, 1), BOS)
     kept, anew = (
@@ -88,7 +88,7 @@ def test_the_tokens_of_an_encoder_decoder_are_too() -> None:
     assert torch.equal(kept, anew)
 
 
-def test_the_room_is_set_aside_once_and_never_moves() -> None:
+def test_cache_memory_is_allocated_once() -> None:
     kept, places = KeyValueCache(10), set()
     for number in range(10):
         key, value = torch.full((2, 2, 1, 1, 3), float(number))
@@ -102,7 +102,7 @@ def test_the_room_is_set_aside_once_and_never_moves() -> None:
     assert kept.length == 10
 
 
-def test_one_can_go_back_and_read_something_else() -> None:
+def test_setting_the_length_back_overwrites_later_tokens() -> None:
     model, ids, other = gpt(), tokens(1, 12), tokens(1, 12, seed=1)
     reader = IncrementalDecoder(model, ids, max_new_tokens=1)
     reader.read(ids)
@@ -114,7 +114,7 @@ def test_one_can_go_back_and_read_something_else() -> None:
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
-def test_rows_can_change_places(use_cache: bool) -> None:
+def test_reorder_copies_rows_of_the_cache(use_cache: bool) -> None:
     model, ids = gpt(), tokens(3, 12)
     rows = torch.tensor([2, 0, 0])
     reader = IncrementalDecoder(model, ids, max_new_tokens=5, use_cache=use_cache)
@@ -126,7 +126,7 @@ def test_rows_can_change_places(use_cache: bool) -> None:
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
-def test_padding_on_the_left_changes_nothing(use_cache: bool) -> None:
+def test_left_padding_does_not_change_the_logits(use_cache: bool) -> None:
     model = gpt()
     rows = [tokens(length, seed=length) for length in (9, 4, 1)]
     after = tokens(3, 6, seed=9)
@@ -139,7 +139,7 @@ def test_padding_on_the_left_changes_nothing(use_cache: bool) -> None:
         assert torch.allclose(together[number, 9 - len(row) :], alone, atol=1e-5)
 
 
-def test_what_is_read_leaves_the_model_free_to_learn() -> None:
+def test_model_can_be_trained_after_decoding() -> None:
     model = gpt()
     written = decoding.generate(model, tokens(2, 5), max_new_tokens=4)
     model.train()
@@ -147,7 +147,7 @@ def test_what_is_read_leaves_the_model_free_to_learn() -> None:
     assert model.embed.weight.grad is not None
 
 
-def test_log_prob_is_the_sum_of_what_the_model_says_of_each_token() -> None:
+def test_log_prob_is_the_sum_of_the_tokens_log_probabilities() -> None:
     model, rows = gpt(), [tokens(9), tokens(6, seed=1)]
     ids = decoding.left_pad(rows)
     ids = torch.cat([ids, tokens(2, 4, seed=2)], 1)
@@ -175,12 +175,12 @@ BATCH = tokens(2, 5)
         (BATCH, 28, "prompt and new tokens are 33 together, more than the context of 32"),
     ],
 )
-def test_what_cannot_be_read_is_refused(prompt: Tensor, new: int, message: str) -> None:
+def test_unfit_prompts_and_lengths_are_refused(prompt: Tensor, new: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         IncrementalDecoder(gpt(max_length=32), prompt, max_new_tokens=new)
 
 
-def test_the_context_may_be_full() -> None:
+def test_prompt_and_new_tokens_may_fill_the_context() -> None:
     assert decoding.generate(gpt(max_length=32), BATCH, max_new_tokens=27).shape == (2, 32)
 
 
@@ -190,18 +190,18 @@ def test_an_id_outside_the_vocabulary_is_refused(wrong: int) -> None:
         decoding.generate(gpt(), torch.tensor([[5, wrong]]), max_new_tokens=2)
 
 
-def test_so_is_a_model_in_training_mode() -> None:
+def test_models_in_training_mode_are_refused() -> None:
     with pytest.raises(ValueError, match=r"training mode: call model\.eval\(\)"):
         IncrementalDecoder(gpt().train(), BATCH, max_new_tokens=2)
 
 
-def test_and_an_encoder_decoder_without_its_source_or_with_padded_prompts() -> None:
+def test_encoder_decoders_need_a_source_and_unpadded_prompts() -> None:
     padded = decoding.left_pad([tokens(3), tokens(1)])
     for prompt, source in ((BATCH, None), (padded, tokens(2, 4))):
         with pytest.raises(ValueError, match="needs its source, and prompts of one length"):
             IncrementalDecoder(translator(), prompt, max_new_tokens=2, source=source)
 
 
-def test_a_model_without_blocks_is_no_reader() -> None:
+def test_models_without_blocks_are_refused() -> None:
     with pytest.raises(TypeError, match="Linear has no blocks that take a cache"):
         IncrementalDecoder(nn.Linear(3, 3).eval(), BATCH, max_new_tokens=2)

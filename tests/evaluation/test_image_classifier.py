@@ -1,4 +1,4 @@
-"""The classifier: cross-entropy by its definition, features that decide, and learning what can be learnt."""
+"""The classifier: cross-entropy by its definition, features, training, bad input."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def test_logits_are_linear_in_the_features_and_the_largest_is_the_class():
     assert model.features(x).shape == (6, 16)
 
 
-def test_in_evaluation_a_picture_is_judged_by_itself():
+def test_in_evaluation_mode_a_logit_depends_on_its_own_picture_only():
     model, x = small(), pictures()
     torch.testing.assert_close(model(x)[2:3], model(x[2:3]))
 
@@ -41,7 +41,7 @@ def test_every_weight_has_a_gradient():
     assert all(weight.grad is not None and weight.grad.abs().max() > 0 for weight in model.parameters())
 
 
-def test_it_learns_which_half_is_bright():
+def test_training_learns_which_half_is_bright():
     model = small(num_classes=2).train()
     labels = torch.arange(64) % 2
     x = -torch.ones(64, 1, 8, 8)
@@ -55,7 +55,7 @@ def test_it_learns_which_half_is_bright():
     assert torch.equal(model.eval().classify(x), labels)
 
 
-def test_wrong_sizes_and_pictures():
+def test_wrong_sizes_and_pictures_are_refused():
     with pytest.raises(ValueError, match="multiple of 8"):
         small(image_size=28)
     with pytest.raises(ValueError, match="no size below 1"):

@@ -96,7 +96,7 @@ def test_precision_and_recall_equal_a_plain_count():
     assert found.recall == pytest.approx(covered(real, made))
 
 
-def test_what_is_made_in_a_part_of_the_data_is_precise_and_recalls_little():
+def test_samples_from_a_part_of_the_data_have_high_precision_and_low_recall():
     found = metrics.precision_recall(cloud(1500, 0, 1, 1), cloud(1500, 0, 0.5, 2))
     assert found.precision > 0.97
     assert found.recall == pytest.approx(0.25, abs=0.05)

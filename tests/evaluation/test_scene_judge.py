@@ -1,4 +1,4 @@
-"""The judge reads from real scenes and clips what they show, and scores what it read fairly."""
+"""The scene reader: accuracy on real scenes and clips, and its scores."""
 
 import json
 import math
@@ -23,7 +23,7 @@ SEVEN, THREE, ONE = Thing("red", 7), Thing("blue", 3), Thing("green", 1)
 
 
 @pytest.mark.parametrize("combinations", ["seen", "unseen"])
-def test_it_reads_held_out_scenes(combinations: str) -> None:
+def test_held_out_scenes_are_read_accurately(combinations: str) -> None:
     data = captioned_digits("test", 1500, combinations=combinations, seed=7)
     shares = agreement(scene_reader().read(data.images), data.scenes)
     assert shares["digit"] >= 0.99
@@ -33,7 +33,7 @@ def test_it_reads_held_out_scenes(combinations: str) -> None:
 
 
 @pytest.mark.parametrize(("frames", "size"), [(16, 32), (9, 32), (16, 64)])
-def test_it_reads_held_out_clips(frames: int, size: int) -> None:
+def test_held_out_clips_are_read_accurately(frames: int, size: int) -> None:
     data = moving_digits("test", 250, combinations="all", frames=frames, size=size, seed=7)
     shares = clip_agreement(scene_reader().watch(data.frames), data.clips)
     assert shares["digit"] >= 0.985  # three standard errors below what the card says
@@ -49,7 +49,7 @@ def test_middles_are_found_to_the_pixel() -> None:
     assert (away <= 1).float().mean() > 0.99
 
 
-def test_every_layout_is_told_from_every_other() -> None:
+def test_every_layout_is_recognised() -> None:
     data = captioned_digits("test", 1500, combinations="all", seed=8)
     found = scene_reader().read(data.images)
     for layout in LAYOUTS:
@@ -58,7 +58,7 @@ def test_every_layout_is_told_from_every_other() -> None:
         assert all(found[number] is not None and found[number].layout == layout for number in of_it[:30])
 
 
-def test_a_picture_of_nothing_and_one_of_too_much_show_no_scene() -> None:
+def test_pictures_without_things_or_with_too_many_give_no_scene() -> None:
     four = captioned_digits("test", 400, counts=(1,))
     corners = [
         image
@@ -70,14 +70,14 @@ def test_a_picture_of_nothing_and_one_of_too_much_show_no_scene() -> None:
     assert scene_reader().watch(torch.zeros(1, 16, 1, 32, 32)) == [None]
 
 
-def test_what_is_read_does_not_depend_on_the_other_pictures() -> None:
+def test_readings_do_not_depend_on_the_other_pictures() -> None:
     data = captioned_digits("test", 600, seed=9)
     assert scene_reader().read(data.images[590:]) == scene_reader().read(data.images)[590:]
     clips = moving_digits("test", 40, seed=9)
     assert scene_reader().watch(clips.frames[38:]) == scene_reader().watch(clips.frames)[38:]
 
 
-def test_it_reads_single_digits_and_its_last_layer_decides_from_the_features() -> None:
+def test_single_digits_are_read_and_the_features_are_the_last_layers_input() -> None:
     data = mnist("test")
     windows = judging.centred(torch.nn.functional.pad(data.images[:2000], [2] * 4))
     assert windows.shape == (2000, 3, 16, 16)
@@ -88,7 +88,7 @@ def test_it_reads_single_digits_and_its_last_layer_decides_from_the_features() -
     torch.testing.assert_close(decided, torch.cat([digits, colours], 1))
 
 
-def test_a_window_shows_the_middle_of_a_picture_two_thirds_as_large() -> None:
+def test_centred_windows_are_the_middle_of_a_picture_scaled_by_two_thirds() -> None:
     picture = torch.zeros(1, 1, 32, 32)
     picture[:, :, 4:16, 4:28] = 1
     windows = judging.centred(picture)
@@ -111,7 +111,7 @@ def test_the_checkpoint_is_small_and_its_card_says_how_good_it_is() -> None:
 # --- Geometry -------------------------------------------------------------------------------------
 
 
-def test_things_are_arranged_whatever_the_order_in_which_they_are_found() -> None:
+def test_arrange_does_not_depend_on_the_order_of_the_things() -> None:
     data = captioned_digits("train", 600, combinations="all", seed=3)
     for count in (1, 2, 3):
         chosen = [number for number, scene in enumerate(data.scenes) if len(scene.things) == count]
@@ -142,7 +142,7 @@ def test_a_path_is_traced_through_the_heat(motion: str) -> None:
 # --- Learning -------------------------------------------------------------------------------------
 
 
-def test_marks_stand_at_the_middles_of_the_things() -> None:
+def test_annotations_are_at_the_middles_of_the_things() -> None:
     data = captioned_digits("train", 20)
     for planes, scene, corners in zip(annotate(data), data.scenes, data.corners.tolist(), strict=True):
         assert (planes > 0).sum() == 2 * len(scene.things)
@@ -151,7 +151,7 @@ def test_marks_stand_at_the_middles_of_the_things() -> None:
             assert (digit - 1, list(captions.COLOURS)[int(colour) - 1]) == (thing.digit, thing.colour)
 
 
-def test_targets_are_bumps_around_the_middles() -> None:
+def test_targets_are_gaussians_around_the_middles() -> None:
     heat = judging.targets(torch.tensor([1, 1]), torch.tensor([[9, 7], [23, 25]]), 2)
     assert (heat[0] == 0).all()
     assert heat[1, 4, 3] == heat[1, 11, 12] == 1  # cells of two pixels: the fourth's middle is at 9
@@ -174,7 +174,7 @@ def test_the_loss_of_a_perfect_reading_is_the_entropy_of_the_targets() -> None:
     assert model.loss(data.images, marks).item() == pytest.approx(entropy.item(), rel=1e-3)
 
 
-def test_it_learns() -> None:
+def test_training_lowers_the_loss() -> None:
     training.seed_everything(0)
     data = captioned_digits("train", 64)
     model = SceneReader(width=4)
@@ -193,12 +193,12 @@ def scored(found: Sequence[Scene | None]) -> dict[str, float]:
     return agreement(found, [WANTED] * len(found))
 
 
-def test_a_perfect_reading_scores_one_and_none_zero() -> None:
+def test_agreement_is_one_for_a_perfect_reading_and_zero_for_none() -> None:
     assert set(scored([WANTED, WANTED]).values()) == {1.0}
     assert set(scored([None]).values()) == {0.0}
 
 
-def test_each_attribute_is_scored_alone() -> None:
+def test_each_attribute_is_scored_separately() -> None:
     assert scored([Scene((THREE, SEVEN), "above")]) == {
         "count": 1, "digit": 1, "colour": 1, "thing": 1, "position": 1, "scene": 0,
     }  # fmt: skip
@@ -210,7 +210,7 @@ def test_each_attribute_is_scored_alone() -> None:
     }  # fmt: skip
 
 
-def test_clips_are_scored_likewise() -> None:
+def test_clip_agreement_scores_each_attribute() -> None:
     up, left = Actor(7, "moving up"), Actor(3, "moving left")
     wanted = [Clip((up, left)), Clip((up,))]
     assert set(clip_agreement(wanted, wanted).values()) == {1.0}

@@ -41,7 +41,7 @@ def test_gram_is_the_mean_of_products_over_positions():
         assert found[n, i, j].item() == pytest.approx(float(sum(products)) / 20, abs=1e-6)
 
 
-def test_gram_does_not_know_where_things_are_but_content_does():
+def test_gram_is_invariant_to_shifts_and_content_is_not():
     maps = torch.randn(1, 7, 6, 8, generator=generator())
     order = torch.randperm(48, generator=generator(1))
     shuffled = maps.flatten(2)[:, :, order].view_as(maps)
@@ -60,7 +60,7 @@ def test_gram_is_symmetric_and_has_no_negative_eigenvalue():
     assert torch.linalg.eigvalsh(found).min() > -1e-6
 
 
-def test_relative_error_is_zero_for_the_same_one_for_nothing_and_four_for_three_times():
+def test_relative_error_of_k_times_the_target_is_k_minus_one_squared():
     wanted = [torch.randn(3, 4, generator=generator()), torch.randn(5, generator=generator(1))]
     assert relative_error(wanted, wanted) == 0
     assert relative_error([0 * w for w in wanted], wanted).item() == pytest.approx(1)
@@ -79,7 +79,7 @@ def test_features_are_those_of_the_seed_and_need_no_training():
     assert not list(small().parameters())
 
 
-def test_filters_of_shape_do_not_see_a_flat_colour_and_those_of_colour_do():
+def test_shape_filters_give_zero_for_a_flat_colour_and_colour_filters_do_not():
     colour, *shapes = small()(torch.tensor([0.9, 0.1, 0.4]).view(1, 3, 1, 1).expand(1, 3, 24, 24))
     assert colour.max() > 0.1
     assert max(maps.abs().max() for maps in shapes) < 1e-5
@@ -91,7 +91,7 @@ def test_each_level_is_half_as_large_and_no_response_is_negative():
     assert min(each.min() for each in maps) >= 0
 
 
-def test_the_smallest_picture_works_and_none_smaller():
+def test_pictures_below_the_smallest_size_are_refused():
     features = small(levels=3)
     side = features.smallest
     features(torch.rand(1, 3, side, side, generator=generator()))
@@ -102,13 +102,13 @@ def test_the_smallest_picture_works_and_none_smaller():
 # --- Losses and their gradient ---
 
 
-def test_losses_are_zero_at_what_is_wanted():
+def test_losses_are_zero_at_the_target():
     assert target().losses(content()).content == 0
     same = Target(small(), content(), content(), content_level=1)
     assert same.losses(content()).style == 0
 
 
-def test_a_blank_picture_has_the_whole_content_error():
+def test_a_blank_picture_has_a_content_error_of_one():
     blank = torch.full((1, 3, 24, 32), 0.3)
     assert target().losses(blank).content.item() == pytest.approx(1, abs=1e-4)
 
@@ -154,7 +154,7 @@ def test_more_weight_on_style_gives_less_style_loss_and_more_content_error():
     assert high.content[-1] > 2 * low.content[-1]
 
 
-def test_losses_told_are_those_of_the_picture_that_is_returned():
+def test_the_last_losses_are_those_of_the_returned_picture():
     wanted = target()
     result = transfer(wanted, content(), style_weight=1.0, evaluations=25)
     found = wanted.losses(result.picture)
@@ -164,7 +164,7 @@ def test_losses_told_are_those_of_the_picture_that_is_returned():
     assert result.picture.max() <= 1
 
 
-def test_start_is_left_as_it_is_and_twice_gives_the_same():
+def test_transfer_does_not_change_the_start_and_is_deterministic():
     start = content()
     before = start.clone()
     first, second = (transfer(target(), start, style_weight=1.0, evaluations=5) for _ in range(2))
@@ -195,12 +195,12 @@ def test_style_and_content_may_be_of_different_sizes():
         (torch.rand(1, 3, 4, 32), "too small"),
     ],
 )
-def test_pictures_that_are_none(picture, words):
+def test_unfit_pictures_are_refused(picture, words):
     with pytest.raises(ValueError, match=words):
         style_transfer.check(picture, small().smallest)
 
 
-def test_a_start_of_another_size_is_named():
+def test_a_start_of_another_size_is_refused():
     with pytest.raises(ValueError, match="the start is 24x30, the content 24x32"):
         transfer(target(), torch.rand(1, 3, 24, 30), style_weight=1.0)
 
@@ -213,18 +213,18 @@ def test_a_start_of_another_size_is_named():
         ({"style_weight": 1.0, "evaluations": 0}, "at least 1"),
     ],
 )
-def test_wrong_weights(options, words):
+def test_wrong_weights_are_refused(options, words):
     with pytest.raises(ValueError, match=words):
         transfer(target(), content(), **options)
 
 
 @pytest.mark.parametrize("options", [{"filters": 0}, {"size": 4}, {"levels": 0}, {"colours": 0}])
-def test_wrong_sizes_of_the_features(options):
+def test_wrong_sizes_of_the_features_are_refused(options):
     with pytest.raises(ValueError, match="size odd"):
         small(**options)
 
 
-def test_targets_that_cannot_be_reached():
+def test_unknown_levels_and_flat_contents_are_refused():
     with pytest.raises(ValueError, match="between 0 and 1, not 2"):
         Target(small(), content(), content(), content_level=2)
     with pytest.raises(ValueError, match="nothing to keep"):

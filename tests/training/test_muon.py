@@ -145,7 +145,7 @@ def test_a_resumed_training_ends_in_the_same_bits(tmp_path, layout):
     assert all(torch.equal(one, two) for one, two in zip(whole, fit(12, **kept), strict=True))
 
 
-def test_it_is_an_optimizer_with_all_that_torch_gives_one():
+def test_muon_with_adam_has_the_interface_of_torchs_optimizers():
     model = net()
     optimizer = muon.Muon([model.conv.weight])
     calls = []

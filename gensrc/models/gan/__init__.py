@@ -1,1 +1,1 @@
-"""Adversarial games: networks, losses, and what makes them stable."""
+"""Generative adversarial networks: losses, penalties, networks, augmentation."""

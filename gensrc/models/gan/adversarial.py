@@ -1,4 +1,4 @@
-"""The adversarial game: losses, penalties, and the updates of its two players.
+"""GAN training: losses, gradient penalties, and the updates of both networks.
 
 Goodfellow et al., Generative Adversarial Nets, NeurIPS 2014, is the source of the game
 and of its two losses for the generator. Other losses: hinge (Lim and Ye, Geometric GAN,
@@ -6,8 +6,8 @@ and of its two losses for the generator. Other losses: hinge (Lim and Ye, Geomet
 the penalty of Mescheder, Geiger and Nowozin (ICML 2018), the averaged generator is that
 of Yazici et al. (The Unusual Effectiveness of Averaging in GAN Training, ICLR 2019).
 
-Deviations: losses are functions of logits. Any two networks can play; the discriminator
-has to return one logit for each example.
+Deviations: losses are functions of logits. Any generator and discriminator will do, if
+the discriminator returns one logit for each example.
 
 Shapes: n examples, of any shape x; d numbers of noise.
 """
@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-# --- The game: losses of logits -------------------------------------------------------
+# --- Losses of logits -----------------------------------------------------------------
 
 
 def bce_loss(real: Float[Tensor, " n"], fake: Float[Tensor, " m"]) -> Tensor:
@@ -30,23 +30,23 @@ def bce_loss(real: Float[Tensor, " n"], fake: Float[Tensor, " m"]) -> Tensor:
 
 
 def minimax_loss(fake: Float[Tensor, " n"]) -> Tensor:
-    """E[log(1 - D(G(z)))]: the generator's side of the value function itself."""
+    """E[log(1 - D(G(z)))]: the generator's term of the minimax value function."""
     return -F.softplus(fake).mean()
 
 
 def nonsaturating_loss(fake: Float[Tensor, " n"]) -> Tensor:
-    """-E[log D(G(z))]: another game, the same equilibrium, livelier gradients."""
+    """-E[log D(G(z))]: same equilibrium, larger gradients where D rejects G(z)."""
     return F.softplus(-fake).mean()
 
 
 def hinge_loss(real: Float[Tensor, " n"], fake: Float[Tensor, " m"]) -> Tensor:
-    """The discriminator's: no reward for a logit beyond 1 on the right side."""
+    """The discriminator's hinge loss: E[max(0, 1 - real)] + E[max(0, 1 + fake)]."""
     return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
 def critic_loss(real: Float[Tensor, " n"], fake: Float[Tensor, " m"]) -> Tensor:
-    """Minus the difference of means whose largest value over all 1-Lipschitz functions
-    is the Wasserstein distance; needs `gradient_penalty` or another bound."""
+    """E[fake] - E[real]; minus its least value over 1-Lipschitz critics is the
+    Wasserstein distance. Needs `gradient_penalty` or another Lipschitz constraint."""
     return fake.mean() - real.mean()
 
 
@@ -56,7 +56,7 @@ def score_loss(fake: Float[Tensor, " n"]) -> Tensor:
 
 
 class Game(NamedTuple):
-    """What each player minimises."""
+    """The loss that each of the two networks minimises."""
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor], Tensor]
@@ -90,7 +90,7 @@ def gradient_penalty(
     *,
     weight: float = 10.0,
 ) -> Float[Tensor, ""]:
-    """weight E(|grad D(x)| - 1)^2 between real and made (Gulrajani et al., eq. 3)."""
+    """weight E(|grad D(x)| - 1)^2 between real and fake (Gulrajani et al., eq. 3)."""
     along = torch.rand(len(real), *[1] * (real.dim() - 1)).to(real.device)
     between = torch.lerp(real, fake, along)
     return weight * (_slopes(discriminator, between, labels) - 1).square().mean()
@@ -99,11 +99,11 @@ def gradient_penalty(
 def _slopes(
     discriminator: Callable[..., Tensor], x: Tensor, labels: Tensor | None
 ) -> Float[Tensor, " n"]:
-    """The length of each picture's gradient, with a graph for its own gradient."""
+    """The norm of the gradient at each picture, differentiable itself."""
     x = x.detach().requires_grad_()
     logits = discriminator(x) if labels is None else discriminator(x, labels)
     (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-    # The root has no derivative at 0, where a new discriminator may well be.
+    # The square root has no derivative at 0, a possible gradient of a new network.
     return gradient.float().flatten(1).square().sum(1).add(1e-12).sqrt()
 
 
@@ -111,7 +111,7 @@ def _slopes(
 
 
 class Verdict(NamedTuple):
-    """What the discriminator's update saw, detached."""
+    """The loss and the logits of a discriminator's update, detached."""
 
     loss: Float[Tensor, ""]
     real: Float[Tensor, " n"]
@@ -132,7 +132,7 @@ def update_discriminator(
     augment: Callable[[Tensor], Tensor] | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Verdict:
-    """One step of the discriminator; the generator is left alone."""
+    """One step of the discriminator; the generator does not change."""
     told = () if labels is None else (labels,)
     with autocast():
         with torch.no_grad():
@@ -160,7 +160,7 @@ def update_generator(
     augment: Callable[[Tensor], Tensor] | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Float[Tensor, ""]:
-    """One step of the generator, through a discriminator that stays as it is."""
+    """One step of the generator; the discriminator does not change."""
     told = () if labels is None else (labels,)
     with _frozen(discriminator):
         with autocast():
@@ -176,7 +176,7 @@ def update_generator(
 
 @contextmanager
 def _frozen(network: nn.Module) -> Iterator[None]:
-    """Gradients pass through the network, but none is computed for its weights."""
+    """Context manager: gradients pass through, none is computed for the weights."""
     learning = [weight for weight in network.parameters() if weight.requires_grad]
     for weight in learning:
         weight.requires_grad_(False)

@@ -1,11 +1,11 @@
-"""Random changes of pictures that gradients pass through.
+"""Differentiable augmentation of pictures for GANs (DiffAugment).
 
 Zhao, Liu, Lin, Zhu and Han, Differentiable Augmentation for Data-Efficient GAN
-Training, NeurIPS 2020: the discriminator sees real and generated pictures only after
-such a change, in its own update and in the generator's, so that it cannot learn a small
-training set by heart and the generator does not learn the changes.
+Training, NeurIPS 2020: real and generated pictures are augmented before the
+discriminator, in both updates, so that it cannot memorise a small training set and the
+generator does not learn the augmentations.
 
-Deviations: none in the changes; the paper's `color` is three of them in turn. All
+Deviations: none in the augmentations; the paper's `color` is three of them in turn. All
 random numbers are drawn on the CPU.
 
 Shapes: n pictures of c channels, h by w pixels in [-1, 1].
@@ -32,7 +32,7 @@ def colour(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
 def translation(
     x: Float[Tensor, "n c h w"], *, ratio: float = 0.125
 ) -> Float[Tensor, "n c h w"]:
-    """Shift by whole pixels, up to `ratio` of the side; zeros (grey) come in."""
+    """Shift by whole pixels, up to `ratio` of the side; padded with zeros (grey)."""
     height, width = x.shape[2:]
     far = [int(side * ratio + 0.5) for side in (height, width)]
     down, right = (torch.randint(-f, f + 1, (len(x), 1)).to(x.device) for f in far)
@@ -47,7 +47,7 @@ def translation(
 def cutout(
     x: Float[Tensor, "n c h w"], *, ratio: float = 0.5
 ) -> Float[Tensor, "n c h w"]:
-    """Put zeros into a square, `ratio` of the side, that may farthest over the edge."""
+    """Zero a square, `ratio` of the side, which may extend beyond the edges."""
     height, width = x.shape[2:]
     rows = _hole(len(x), height, ratio).to(x.device)
     columns = _hole(len(x), width, ratio).to(x.device)
@@ -55,7 +55,7 @@ def cutout(
 
 
 def _hole(n: int, side: int, ratio: float) -> Tensor:
-    """Which of `side` rows or columns the square covers, for each of n pictures."""
+    """True for the rows or columns that the square covers, for each of n pictures."""
     size = int(side * ratio + 0.5)
     middle = torch.randint(side + (1 - size % 2), (n, 1))
     place = torch.arange(side)
@@ -72,9 +72,9 @@ CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
 def augment(
     x: Float[Tensor, "n c h w"], changes: Sequence[str] = tuple(CHANGES)
 ) -> Float[Tensor, "n c h w"]:
-    """The pictures with every one of `changes`, in turn, drawn anew for each.
+    """The pictures after all `changes` in turn, with new random numbers for each.
 
-    Raises ValueError for a change that there is not.
+    Raises ValueError for an unknown change.
     """
     for name in changes:
         if name not in CHANGES:

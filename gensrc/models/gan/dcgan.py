@@ -1,15 +1,15 @@
-"""Two networks of convolutions for an adversarial game: generator and discriminator.
+"""DCGAN: a convolutional generator and discriminator, with classes if wanted.
 
-They are the DCGAN of Radford, Metz and Chintala (Unsupervised Representation Learning
-with Deep Convolutional Generative Adversarial Networks, ICLR 2016), at any size that is
-a power of two. The game that trains them is in `adversarial`. Spectral normalisation is
-that of Miyato et al. (ICLR 2018).
+The networks are those of Radford, Metz and Chintala (Unsupervised Representation
+Learning with Deep Convolutional Generative Adversarial Networks, ICLR 2016), at any
+size that is a power of two. Losses and updates are in `adversarial`. Spectral
+normalisation is that of Miyato et al. (ICLR 2018).
 
 Deviations: the discriminator returns a logit, so its loss can be computed without the
 logarithm of a sigmoid. Where it has no batch normalisation, its inner convolutions have
-biases. The generator is told a class as one-hot numbers beside the noise. The
-discriminator has an output map for each class besides the common one, which is the
-projection of Miyato and Koyama (ICLR 2018) without their sum over positions.
+biases. The class is a one-hot vector, concatenated with the generator's noise. The
+discriminator has an output for each class, added to the common one: the projection of
+Miyato and Koyama (ICLR 2018) without their sum over positions.
 
 Shapes: n pictures of c channels, h by w pixels in [-1, 1]; d numbers of noise.
 """
@@ -37,9 +37,9 @@ def _check(image_size: int, **sizes: int) -> None:
 
 
 def _initialise(network: nn.Module) -> None:
-    """DCGAN's: kernels from N(0, 0.02), scales of batch normalisation from N(1, 0.02).
+    """As DCGAN: kernels from N(0, 0.02^2), scales of batch normalisation N(1, 0.02^2).
 
-    The variance of 0.02 squared is chosen for the width of the paper's networks.
+    The standard deviation of 0.02 suits the width of the paper's networks.
     """
     for layer in network.modules():
         if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d)):
@@ -52,7 +52,7 @@ class Generator(nn.Module):
     """Noise -> picture, by transposed convolutions from 4x4 up.
 
     width: channels of the last hidden layer; each one before has twice as many.
-    num_classes: how many kinds of picture it can be asked for; 0 if it is not told.
+    num_classes: of a class-conditional generator; 0 for an unconditional one.
 
     Raises ValueError for an image size that is no power of two or under 8, and for
     other sizes under 1.
@@ -103,7 +103,7 @@ class Generator(nn.Module):
     def noise(
         self, n: int, *, generator: torch.Generator | None = None
     ) -> Float[Tensor, "n d"]:
-        """z ~ N(0, I), drawn on the CPU so that a seed means the same on a GPU."""
+        """z ~ N(0, I), drawn on the CPU, so that a seed gives the same on a GPU."""
         where = next(self.parameters()).device
         return torch.randn(n, self.latent_dim, generator=generator).to(where)
 
@@ -115,7 +115,7 @@ class Generator(nn.Module):
         labels: Int64[Tensor, " n"] | None = None,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "n c h w"]:
-        """n new pictures. A generator with classes draws them if they are not given."""
+        """n new pictures; labels that a class-conditional model needs are drawn."""
         z = self.noise(n, generator=generator)
         if labels is None and self.num_classes:
             labels = torch.randint(self.num_classes, (n,), generator=generator)
@@ -128,9 +128,9 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Picture -> logit of its being real, by strided convolutions down to 4x4.
 
-    norm: "batch" as in DCGAN, "spectral", or "none". A penalty on the gradient of each
-        picture's logit asks for one of the latter two: batch normalisation makes the
-        logit depend on the other pictures of the batch.
+    norm: "batch" as in DCGAN, "spectral", or "none". A gradient penalty needs one of
+        the latter two: with batch normalisation a picture's logit depends on the other
+        pictures of the batch.
     num_classes: as for the generator.
 
     Raises ValueError for an unknown norm and as the generator does.

@@ -1,4 +1,4 @@
-"""The alias-free blocks of StyleGAN3, small, beside the plain ones that they replace.
+"""A small StyleGAN3 with alias-free blocks, and the same network without them.
 
 Karras, Aittala, Laine, Härkönen, Hellsten, Lehtinen and Aila, Alias-Free Generative
 Adversarial Networks, NeurIPS 2021, is the source: feature maps stand for continuous
@@ -8,15 +8,15 @@ Mapping network and modulated convolution are those of Karras et al., Analyzing 
 Improving the Image Quality of StyleGAN, CVPR 2020 (sections 2 and 2.2). The filters are
 windowed by Kaiser and Schafer's formulas, which the paper uses too (appendix C).
 
-Deviations: pictures are periodic, so that no edge tells where a pixel is, and the
+Deviations: pictures are periodic, so that no edge reveals a pixel's position, and the
 frequencies of the input are whole numbers; the paper extends the canvas and crops it.
-All rates are powers of two and all layers have the same relative cutoff. There is no
-noise, no skip, no learned transformation of the input, no equalised learning rate, and
-no running estimate of magnitudes. A code is used as it is by every layer.
+All rates are powers of two and all layers have the same relative cutoff. There are no
+noise inputs, no skip connections, no learned transformation of the input, no equalised
+learning rate, and no running estimate of magnitudes. All layers use the same code w.
 
-Pixels are squares: pixel i of s has its middle at (i + 1/2) / s of the picture's side.
+The centre of pixel i of s is at (i + 1/2) / s of the picture's side.
 
-Shapes: b examples, c channels (i of them enter and o leave), h w the picture, d the
+Shapes: b examples, c channels (i at the input, o at the output), h w the picture, d the
 code, k the side of a kernel, t the taps of a filter.
 """
 
@@ -31,13 +31,13 @@ from torch import Tensor, nn
 
 TAPS = 16
 CUTOFF, WIDTH = 0.375, 0.25
-"""Middle and width of the band in which filters fall off, in cycles a pixel of the
-lower rate, whose limit is 1/2: all above that limit is stopped."""
+"""Centre and width of the filters' transition band, in cycles a pixel of the lower
+rate. The stop band begins at the Nyquist frequency, 1/2."""
 SLOPE = 0.2
 GAIN = math.sqrt(2 / (1 + SLOPE**2))
 """Keeps the mean square through a leaky ReLU (He et al., ICCV 2015, equation 15)."""
 Shift = tuple[float | int, float | int]
-"""How far down and how far to the right."""
+"""The distance down and the distance to the right."""
 
 
 # --- Filters --------------------------------------------------------------------------
@@ -46,11 +46,11 @@ Shift = tuple[float | int, float | int]
 def low_pass(
     taps: int = TAPS, *, cutoff: float = CUTOFF, width: float = WIDTH, rate: float = 2.0
 ) -> Float[Tensor, " t"]:
-    """A sinc that falls from 1 to 0 around `cutoff` within `width`, under a window.
+    """A windowed sinc: low-pass at `cutoff` with a transition band of `width`.
 
-    The window is Kaiser's. cutoff, width and rate are in one unit; the taps sum to 1.
-    Raises ValueError for a band beyond 0 to rate/2 and for an odd number of taps, whose
-    middle would not lie between two pixels.
+    The window is Kaiser's. cutoff, width and rate have the same unit; the taps sum to
+    1. Raises ValueError for a band beyond 0 to rate/2 and for an odd number of taps,
+    whose centre would not lie between two pixels.
     """
     if taps < 2 or taps % 2:
         raise ValueError(f"taps must be an even number from 2, not {taps}")
@@ -68,7 +68,7 @@ def low_pass(
 
 
 def _kaiser_beta(attenuation: float) -> float:
-    """The window's shape for so many decibels in the stop band."""
+    """The window's parameter for that attenuation of the stop band, in decibels."""
     if attenuation > 50:
         return 0.1102 * (attenuation - 8.7)
     over = max(attenuation - 21, 0.0)
@@ -77,16 +77,16 @@ def _kaiser_beta(attenuation: float) -> float:
 
 @cache
 def upsampling(size: int) -> Float[Tensor, "{2*size} {size}"]:
-    """The matrix that makes 2 size pixels of the same signal from size, on a circle.
+    """The matrix that upsamples a periodic signal from size to 2 size pixels.
 
-    Zeros go between the pixels and `low_pass` over them. Half of what it adds up is
-    zeros, hence the factor 2.
+    Zeros are inserted between the pixels and `low_pass` is applied. The factor 2 makes
+    up for the zeros.
     """
     weights = 2 * low_pass()
     fine, coarse = torch.arange(2 * size)[:, None], torch.arange(size)
     matrix = torch.zeros(2 * size, size)
     for tap, weight in enumerate(weights):
-        # The middle of coarse pixel i lies between fine pixels 2i and 2i + 1.
+        # The centre of coarse pixel i lies between fine pixels 2i and 2i + 1.
         reached = (fine - 2 * coarse - tap + TAPS // 2 - 1) % (2 * size) == 0
         matrix += weight * reached
     return matrix
@@ -99,7 +99,7 @@ def upsample(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 2*h 2*w"]:
 
 
 def downsample(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h//2 w//2"]:
-    """Half as many pixels: a low-pass, then every other one; upsampling transposed."""
+    """Half as many pixels: low-pass, then every other pixel (upsampling transposed)."""
     height, width = (upsampling(size // 2).to(x) / 2 for size in x.shape[2:])
     return height.T @ x @ width
 
@@ -108,10 +108,10 @@ def filtered(
     nonlinearity: Callable[[Tensor], Tensor],
     x: Float[Tensor, "b c h w"],
 ) -> Float[Tensor, "b c h w"]:
-    """The nonlinearity on a grid twice as fine; what the coarse one cannot hold goes.
+    """The nonlinearity at twice the resolution, then low-pass and downsampling.
 
-    A corner such as ReLU's makes frequencies without end. On the fine grid most of them
-    can be told from the signal, and the low-pass takes them away.
+    A nonlinearity such as ReLU creates arbitrarily high frequencies. On the finer grid
+    most of them are not aliased, and the low-pass removes them.
     """
     return downsample(nonlinearity(upsample(x)))
 
@@ -124,7 +124,7 @@ def _activation(x: Tensor) -> Tensor:
 
 
 class Mapping(nn.Sequential):
-    """From noise z, put on a sphere first, to the code w that every layer is told."""
+    """From noise z, normalised to a sphere, to the code w that modulates each layer."""
 
     def __init__(self, latent_dim: int = 64, w_dim: int = 64, layers: int = 2) -> None:
         parts: list[nn.Module] = []
@@ -145,11 +145,11 @@ def modulated_conv2d(
     *,
     demodulate: bool = True,
 ) -> Float[Tensor, "b o h w"]:
-    """A convolution, continued around the edges, with a kernel for each example.
+    """A convolution with circular padding and a separate kernel for each example.
 
     The kernel's input channels are multiplied by `style`; demodulation then makes the
-    squares of each output channel's kernel sum to 1, so that input of variance 1 leaves
-    with variance 1 whatever the style.
+    squares of each output channel's kernel sum to 1, so that inputs of variance 1 give
+    outputs of variance 1 for any style.
     """
     b, _, h, w = x.shape
     kernels = weight * style[:, None, :, None, None]
@@ -164,7 +164,7 @@ def modulated_conv2d(
 
 
 class ModulatedConv2d(nn.Module):
-    """`modulated_conv2d` with weights and with a style that is read from the code."""
+    """`modulated_conv2d` with learned weights and a style linear in the code."""
 
     def __init__(
         self,
@@ -194,10 +194,10 @@ class ModulatedConv2d(nn.Module):
 
 
 class FourierInput(nn.Module):
-    """The picture that a network starts from: waves, which can be moved by any amount.
+    """The synthesis network's input: sine waves, which can be shifted by any amount.
 
-    Each channel is a wave with a whole number of cycles along either side, no more than
-    the filters let through. Raises ValueError for a size that is no power of two.
+    Each channel is a wave with a whole number of cycles along either side, within the
+    pass band of the filters. Raises ValueError for a size that is no power of two.
     """
 
     cycles: Tensor
@@ -214,7 +214,7 @@ class FourierInput(nn.Module):
         self.register_buffer("phases", torch.rand(channels))
 
     def forward(self, n: int, shift: Shift = (0, 0)) -> Float[Tensor, "{n} c s s"]:
-        """The waves moved down and to the right by `shift`, in parts of the side."""
+        """The waves shifted down and to the right, by fractions of the side."""
         place = (torch.arange(self.size, device=self.cycles.device) + 0.5) / self.size
         down, right = self.cycles[:, :, None].unbind(1)
         turns = (down * (place - shift[0]))[:, :, None] + self.phases[:, None, None]
@@ -224,7 +224,7 @@ class FourierInput(nn.Module):
 
 
 class Synthesis(nn.Module):
-    """From a code to a picture: waves, then blocks that each double the resolution.
+    """From a code to a picture: sine waves, then blocks that double the resolution.
 
     alias_free: True for filtered up-sampling and nonlinearities, False for repeated
         pixels and bare nonlinearities; the weights are the same.
@@ -254,7 +254,7 @@ class Synthesis(nn.Module):
         self.to_image = ModulatedConv2d(
             channels, image_channels, 1, w_dim, demodulate=False
         )
-        # Nothing normalises the picture: it starts well inside of -1 to 1.
+        # The picture is not normalised: it is initialised well within [-1, 1].
         nn.init.normal_(self.to_image.weight, std=0.25 / math.sqrt(channels))
 
     def forward(
@@ -277,7 +277,7 @@ class Synthesis(nn.Module):
 
 
 class StyleGenerator(nn.Module):
-    """From noise by way of the code to a picture; arguments as `Synthesis` has them."""
+    """Mapping and synthesis: from noise to a picture; arguments as in `Synthesis`."""
 
     def __init__(
         self,
@@ -306,10 +306,10 @@ class StyleGenerator(nn.Module):
 def translate(
     x: Float[Tensor, "b c h w"], down: float | int, right: float | int
 ) -> Float[Tensor, "b c h w"]:
-    """The periodic picture moved by any number of pixels.
+    """The periodic picture shifted by any number of pixels, by the Fourier transform.
 
-    Every frequency below half a cycle a pixel is turned by its own phase, which is
-    exact; what stands at exactly half a cycle moves by whole pixels only.
+    This is exact for frequencies below half a cycle a pixel; those at exactly half a
+    cycle can be shifted by whole pixels only.
     """
     for axis, amount in ((2, down), (3, right)):
         size = x.shape[axis]
@@ -329,11 +329,11 @@ def equivariance(
     *,
     value_range: float = 2.0,
 ) -> float:
-    """EQ-T in decibels: how nearly moving the input moves the output. Higher is better.
+    """EQ-T in decibels, the translation equivariance of a network; higher is better.
 
-    10 log10(value_range^2 / mean squared difference) between network(z, shift),
-    whose input is moved, and network(z) moved afterwards; equation 3 of the paper,
-    where shifts are random whole pixels of the output and pictures range from -1 to 1.
+    10 log10(value_range^2 / mean squared difference) between network(z, shift), whose
+    input is shifted, and the shifted network(z); equation 3 of the paper, where shifts
+    are random whole pixels of the output and pictures range from -1 to 1.
     """
     still = network(z)
     errors = [

@@ -1,1 +1,1 @@
-"""Pictures as tokens: quantised autoencoders and a prior over their codes."""
+"""Pictures as tokens: VQ-VAE, FSQ and VQGAN, and a prior over their codes."""

@@ -1,8 +1,8 @@
-"""A prior over the codes of a tokenizer: which pictures are likely, and new ones.
+"""An autoregressive prior over the codes of a VQ-VAE or VQGAN, by a Transformer.
 
 Van den Oord, Vinyals and Kavukcuoglu, Neural Discrete Representation Learning, NeurIPS
-2017, section 3.3: once the codes are learned, an autoregressive model learns how they
-are distributed, and what it samples is decoded.
+2017, section 3.3: once the codes are learned, an autoregressive model is fitted to
+their distribution, and its samples are decoded.
 
 Deviations: a causal Transformer (Vaswani et al., 2017) where the paper has a PixelCNN,
 as in Ramesh et al. (DALL-E, ICML 2021).
@@ -41,7 +41,7 @@ class CodePrior(nn.Module):
         super().__init__()
         check_sizes(codebook_size=codebook_size, max_length=max_length)
         self.codebook_size, self.max_length = codebook_size, max_length
-        # The token behind the last code is the one that every picture begins with.
+        # The extra token, codebook_size, is the start token.
         self.embed = TokenEmbedding(codebook_size + 1, embed_dim)
         config = Config.gpt(
             embed_dim,
@@ -57,7 +57,7 @@ class CodePrior(nn.Module):
     def forward(
         self, codes: Int[Tensor, "b time"]
     ) -> Float[Tensor, "b time_and_one entries"]:
-        """Logits of the first code and of the one after each that is given."""
+        """Logits of the first code and of the code after each of `codes`."""
         start = codes.new_full((len(codes), 1), self.codebook_size)
         given = torch.cat([start, codes], 1)
         return self.head(self.encoder(self.embed(given), causal=True)).float()
@@ -82,7 +82,7 @@ class CodePrior(nn.Module):
         temperature: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Int[Tensor, "n length"]:
-        """n new rows of codes; they go on from those that are `given`.
+        """n new rows of codes, which continue those of `given`.
 
         Raises ValueError for a temperature that is not positive.
         """

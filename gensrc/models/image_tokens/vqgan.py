@@ -1,15 +1,15 @@
-"""A discriminator for the decoder of a tokenizer: sharper pictures from the same codes.
+"""VQGAN: adversarial training of a tokenizer's decoder, for sharper pictures.
 
 Esser, Rombach and Ommer, Taming Transformers for High-Resolution Image Synthesis, CVPR
 2021, is the source of the VQGAN: a reconstruction loss plus an adversarial one, whose
 weight follows from the gradients of the two at the decoder's last layer (equation 7).
-The discriminator judges patches, as that of Isola, Zhu, Zhou and Efros (Image-to-Image
+The discriminator scores patches, as that of Isola, Zhu, Zhou and Efros (Image-to-Image
 Translation with Conditional Adversarial Networks, CVPR 2017).
 
 Deviations: the reconstruction loss is the squared error alone, since the paper's
-perceptual one needs a large network trained elsewhere. Only the decoder learns, so that
-codes keep their meaning and bits stay equal. The game is that of the hinge loss, as in
-the authors' program; its discriminator has no batch normalisation.
+perceptual loss needs a large pre-trained network. Only the decoder is trained, so that
+the codes of a picture, and their number of bits, do not change. The loss is the hinge
+loss, as in the authors' code; the discriminator has no batch normalisation.
 
 Shapes: b pictures of c channels, H by W pixels; h by w codes or patches.
 """
@@ -27,7 +27,7 @@ from gensrc.models.checks import check_sizes
 from gensrc.models.gan.adversarial import HINGE
 from gensrc.models.image_tokens.vqvae import Tokenizer
 
-LARGEST_WEIGHT = 1e4  # of the generative loss, as in the authors' program
+LARGEST_WEIGHT = 1e4  # of the generative loss, as in the authors' code
 
 
 class PatchDiscriminator(nn.Module):
@@ -59,8 +59,8 @@ def adaptive_weight(
     generative: Float[Tensor, ""],
     last_layer: Tensor,
 ) -> Float[Tensor, ""]:
-    """How many times longer the gradient of the first loss is than that of the second,
-    at the decoder's last layer (equation 7), without a gradient of its own."""
+    """The norm of the gradient of `reconstruction` at the decoder's last layer, divided
+    by that of `generative` (equation 7); detached."""
 
     def length(loss: Tensor) -> Tensor:
         return torch.autograd.grad(loss, last_layer, retain_graph=True)[0].norm()
@@ -70,14 +70,14 @@ def adaptive_weight(
 
 
 class Losses(NamedTuple):
-    """What an update of the decoder saw, detached."""
+    """The losses of an update of the decoder, detached."""
 
     reconstruction: Float[Tensor, ""]
     """Mean squared error over the variance of the pixels."""
     generative: Float[Tensor, ""]
-    """Minus the mean logit that the discriminator gives to what was drawn."""
+    """Minus the mean logit of the discriminator for the decoded pictures."""
     weight: Float[Tensor, ""]
-    """What the generative loss was multiplied by."""
+    """The factor on the generative loss."""
 
 
 def update_decoder(
@@ -90,9 +90,9 @@ def update_decoder(
     factor: float = 1.0,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> tuple[Float[Tensor, "b c H W"], Losses]:
-    """One step of the decoder; returns what it had drawn from the codes, detached.
+    """One step of the decoder; returns the pictures before the step, detached.
 
-    factor: on the adaptive weight; 0 leaves the squared error alone.
+    factor: on the adaptive weight; 0 for the squared error alone.
     """
     with autocast():
         drawn = tokenizer.draw(tokenizer.quantizer.lookup(codes))
@@ -114,7 +114,7 @@ def update_discriminator(
     *,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Float[Tensor, ""]:
-    """One step of the discriminator on real pictures and drawn ones."""
+    """One step of the discriminator on real and decoded pictures."""
     with autocast():
         real, fake = discriminator(images).flatten(), discriminator(drawn).flatten()
         loss = HINGE.discriminator(real, fake)

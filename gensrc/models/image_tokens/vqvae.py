@@ -1,15 +1,15 @@
-"""Pictures as tokens: autoencoders whose code is a few whole numbers.
+"""VQ-VAE and finite scalar quantisation (FSQ): autoencoders with discrete codes.
 
 Van den Oord, Vinyals and Kavukcuoglu, Neural Discrete Representation Learning, NeurIPS
 2017, is the source of the VQ-VAE: nearest entry of a code book, straight-through
-gradient, commitment (equation 3), a code book that follows moving averages (appendix
+gradient, commitment (equation 3), a code book updated by moving averages (appendix
 A.1). Mentzer, Minnen, Agustsson and Tschannen, Finite Scalar Quantization: VQ-VAE Made
-Simple, ICLR 2024, is the source of the rival that rounds.
+Simple, ICLR 2024, is the source of the quantiser that rounds.
 
-Deviations: entries that hardly anything chooses are put where the code book is worst,
-instead of anywhere (Dhariwal et al., Jukebox, 2020). The squared error is divided by
-the variance of the pixels, so that the best single colour has a loss of 1. The networks
-are the paper's, narrower, with a 1x1 convolution around the code book.
+Deviations: entries that are hardly used are reset to outputs with a large quantisation
+error, not to any output (Dhariwal et al., Jukebox, 2020). The squared error is divided
+by the variance of the pixels, so that the best single colour has a loss of 1. The
+networks are the paper's, narrower, with 1x1 convolutions around the code book.
 
 Shapes: b pictures of c channels, H by W pixels; h by w codes; d numbers an entry.
 """
@@ -29,14 +29,13 @@ from gensrc.models.checks import check_ids, check_range, check_sizes
 def straight_through(
     z: Float[Tensor, "*shape"], quantized: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """The values of `quantized` with the gradient of `z`, as if nothing had happened
-    between the two."""
+    """The values of `quantized`, with the gradient passed to `z` unchanged."""
     return z + (quantized - z).detach()
 
 
 def perplexity(codes: Int[Tensor, "*shape"], codebook_size: int) -> float:
-    """exp(entropy) of how often each entry is used: as many as there are if all are
-    used equally, 1 if one is always used."""
+    """exp(entropy) of the frequencies of the entries: codebook_size if all are used
+    equally, 1 if only one is used."""
     shares = codes.flatten().bincount(minlength=codebook_size) / codes.numel()
     return float(torch.special.entr(shares).sum().exp())
 
@@ -47,26 +46,26 @@ def used(codes: Int[Tensor, "*shape"], codebook_size: int) -> float:
 
 
 class Quantized(NamedTuple):
-    """What a quantiser makes of the encoder's output."""
+    """The quantised output of the encoder."""
 
-    vectors: Float[Tensor, "b d h w"]  # for the decoder, with the encoder's gradient
+    vectors: Float[Tensor, "b d h w"]  # for the decoder, straight-through
     codes: Int[Tensor, "b h w"]
-    commitment: Float[Tensor, ""]  # mean squared distance of the two, if it counts
+    commitment: Float[Tensor, ""]  # mean squared error of quantisation; 0 for FSQ
 
 
 # --- Two quantisers -------------------------------------------------------------------
 
 
 class CodeBook(nn.Module):
-    """Entries that move to the mean of what chooses them; the nearest one is chosen."""
+    """Quantisation to the nearest entry; entries follow the means of their inputs."""
 
     decay = 0.99  # of the moving averages
     restart = 0.5
-    """An entry that fewer outputs than this choose, on average over the last batches,
-    is put on a random output of the batch; 0 leaves dead entries alone."""
+    """An entry with fewer vectors than this, in the moving average of a batch, is reset
+    to an output of the encoder; 0 for no resets."""
 
     vectors: Float[Tensor, "entries d"]
-    counts: Float[Tensor, " entries"]  # of vectors that choose it, a moving average
+    counts: Float[Tensor, " entries"]  # of vectors assigned to it, a moving average
     sums: Float[Tensor, "entries d"]  # of those vectors, likewise
 
     def __init__(self, codebook_size: int, dim: int) -> None:
@@ -78,7 +77,7 @@ class CodeBook(nn.Module):
         self.register_buffer("sums", torch.zeros(codebook_size, dim))
 
     def forward(self, z: Float[Tensor, "b d h w"]) -> Quantized:
-        """In training mode the entries move, too."""
+        """In training mode the entries are updated, too."""
         flat = z.detach().float().permute(0, 2, 3, 1).reshape(-1, self.dim)
         chosen = self.nearest(flat)
         codes = chosen.unflatten(0, (len(z), *z.shape[2:]))
@@ -91,43 +90,43 @@ class CodeBook(nn.Module):
     @torch.no_grad()
     def nearest(self, flat: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
         """The entry with the smallest Euclidean distance from each vector."""
-        # |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 is the same for all entries. Bits
-        # that bfloat16 does not have decide between close neighbours.
+        # |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 is the same for all entries.
+        # bfloat16 is too coarse to compare distances to close entries.
         with torch.autocast(flat.device.type, enabled=False):
             lengths = self.vectors.square().sum(1)
             return torch.addmm(lengths, flat, self.vectors.T, alpha=-2).argmin(1)
 
     def lookup(self, codes: Int[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
-        """Raises ValueError for a code that is no entry's."""
+        """The entries of codes. Raises ValueError for a code out of range."""
         check_codes(codes, self.codebook_size)
         return F.embedding(codes, self.vectors).permute(0, 3, 1, 2)
 
     @torch.no_grad()
     def follow(self, flat: Float[Tensor, "n d"], chosen: Int[Tensor, " n"]) -> None:
-        """Move every entry towards the mean of the vectors that chose it."""
+        """Move every entry towards the mean of the vectors assigned to it."""
         counts = chosen.bincount(minlength=self.codebook_size).float()
         sums = torch.zeros_like(self.sums).index_add_(0, chosen, flat)
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
         dead = (self.counts < self.restart).nonzero()[:, 0]
-        # k-means++: where the code book is worst, entries are needed most.
+        # As in k-means++, with a probability proportional to the squared error.
         away = (flat - self.vectors[chosen]).square().sum(1).cpu() + 1e-12
         others = torch.multinomial(away, len(flat)).to(flat.device)[: len(dead)]
         self.sums[dead], self.counts[dead] = flat[others], 1.0
-        # What has no count keeps its place: without restarts it may be 0 in the end.
+        # Without restarts a count may decay to 0: such an entry stays as it is.
         alive = self.counts > 1e-5
         self.vectors[alive] = self.sums[alive] / self.counts[alive, None]
 
 
 class FiniteScalar(nn.Module):
-    """Each of d numbers is squeezed into a range and rounded: no code book to learn.
+    """FSQ: each of d numbers is bounded and rounded; there is no learned code book.
 
-    levels: how many values each number can take; a code counts through all of them.
+    levels: how many values each number can take; a code indexes their combinations.
     """
 
     def __init__(self, levels: list[int]) -> None:
         super().__init__()
-        # With two, 0 would lie at the very edge of one of them.
+        # With two levels, 0 would be at the boundary between them.
         if not levels or min(levels) < 3:
             raise ValueError(f"levels must be whole numbers from 3 on, not {levels}")
         self.levels = tuple(levels)
@@ -142,14 +141,14 @@ class FiniteScalar(nn.Module):
         return Quantized(self._scaled(rounded), codes, nothing)
 
     def bound(self, z: Float[Tensor, "b d h w"]) -> Float[Tensor, "b d h w"]:
-        """Squeezed so that rounding gives one of `levels` whole numbers around 0."""
+        """Bounded so that rounding gives one of `levels` whole numbers around 0."""
         half = _column([(n - 1) * (1 + 1e-3) / 2 for n in self.levels], z)
-        # An even number of levels has no middle one; shifted, 0 stays near 0.
+        # An even number of levels has no middle one; the shift keeps 0 near 0.
         offset = _column([0.5 * (n % 2 == 0) for n in self.levels], z)
         return (z + (offset / half).atanh()).tanh() * half - offset
 
     def lookup(self, codes: Int[Tensor, "b h w"]) -> Float[Tensor, "b d h w"]:
-        """Raises ValueError for a code that there is not."""
+        """The vectors of codes. Raises ValueError for a code out of range."""
         check_codes(codes, self.codebook_size)
         pairs = zip(self._places(), self.levels, strict=True)
         steps = [codes // place % n - n // 2 for place, n in pairs]
@@ -182,14 +181,13 @@ class ResidualBlock(nn.Module):
 
 
 class Tokenizer(nn.Module):
-    """Pictures with levels in [0, 1] <-> whole numbers, one for each square of pixels.
+    """Pictures in [0, 1] to codes and back, one code for each square of pixels.
 
     codebook_size, embed_dim: of the code book. levels: of finite scalar quantisation,
-    which
-        takes the code book's place if they are given.
+        which replaces the code book if they are given.
     width: channels at the resolution of the codes. stride: pixels, the side of the
-        square that a code stands for; a power of two.
-    variance: of the pixels that it learns from.
+        square of a code; a power of two.
+    variance: of the pixels of the training set.
 
     Raises ValueError for sizes below 1, a stride that is no power of two from 2 on,
     and a variance that is not positive.
@@ -238,14 +236,14 @@ class Tokenizer(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def quantize(self, images: Float[Tensor, "b c H W"]) -> Quantized:
-        """Raises ValueError for sides that the stride does not divide, and for levels
-        that the decoder cannot draw."""
+        """Raises ValueError for sides that the stride does not divide, and for pixels
+        outside [0, 1]."""
         self._check(images)
         images = images.contiguous(memory_format=torch.channels_last)
         return self.quantizer(self.encoder(images))
 
     def draw(self, vectors: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c H W"]:
-        """Pixels that are meant to lie in [0, 1]."""
+        """The decoder's pixels, which may leave [0, 1]."""
         return self.decoder(vectors).float()
 
     @property
@@ -254,7 +252,7 @@ class Tokenizer(nn.Module):
         return self.decoder.get_parameter(f"{len(self.decoder) - 1}.weight")
 
     def forward(self, images: Float[Tensor, "b c H W"]) -> Float[Tensor, "b c H W"]:
-        """The pictures after a passage through their codes."""
+        """The reconstructions of pictures from their codes."""
         return self.draw(self.quantize(images).vectors)
 
     def loss(self, batch: Float[Tensor, "b c H W"]) -> Float[Tensor, ""]:
@@ -270,7 +268,7 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Int[Tensor, "b h w"]) -> Float[Tensor, "b c H W"]:
-        """The pictures of codes. Raises ValueError for a code that there is not."""
+        """The pictures of codes. Raises ValueError for a code out of range."""
         parts = [self.draw(self.quantizer.lookup(some)) for some in codes.split(500)]
         return torch.cat(parts).clamp(0, 1)
 
@@ -285,6 +283,6 @@ class Tokenizer(nn.Module):
 
 
 def check_codes(codes: Int[Tensor, "*shape"], codebook_size: int) -> None:
-    """Raises ValueError for a code that is no entry's."""
+    """Raises ValueError for a code outside 0 to codebook_size - 1."""
     advice = f"the code book has {codebook_size} entries; was another tokenizer used?"
     check_ids(codes, codebook_size, "codes", advice)

@@ -1,1 +1,1 @@
-"""Autoregressive models of pictures, pixel by pixel."""
+"""Autoregressive models of pixels: PixelCNN, PixelRNN and their relatives."""

@@ -1,12 +1,12 @@
-"""Pictures pixel by pixel: what PixelCNNs and the pixel Transformer share.
+"""The base class of PixelCNN, PixelRNN and the pixel Transformer: loss and sampling.
 
 Van den Oord, Kalchbrenner and Kavukcuoglu, Pixel Recurrent Neural Networks, ICML 2016,
 section 2, is the source of the factorisation, in raster order and then by colour.
 
-Deviations: networks are shown 2x - 1, so that the zeros beyond the border are neither
-black nor white. All noise of a sample is uniform and drawn beforehand.
+Deviations: the input of networks is 2x - 1, so that the padding, 0, is neither black
+nor white. All noise of a sample is uniform and drawn beforehand.
 
-Shapes: b pictures, c h w, p numbers with which a network describes a pixel, n samples.
+Shapes: b pictures, c h w, p parameters of a pixel's distribution, n samples.
 """
 
 from collections.abc import Callable
@@ -19,16 +19,16 @@ from gensrc.models.checks import check_labels, check_temperature
 from gensrc.models.pixels.likelihoods import likelihood_of
 
 Step = Callable[[int, int], Tensor]
-"""From row and column to the p numbers of that pixel, "n p"; called in raster order."""
+"""From row and column to that pixel's parameters, "n p"; called in raster order."""
 
 
 class PixelModel(nn.Module):
-    """p(x) = prod_i p(x_i | x_<i), pixel by pixel; a network gives the parameters.
+    """p(x) = prod_i p(x_i | x_<i), with the parameters of p(x_i | x_<i) by a network.
 
     channels: of a picture. size: its height and width, for sampling.
     likelihood: "bernoulli", "categorical" (a softmax over `levels` grey levels), or
         "logistic_mixture" (of `num_components` logistics cut into 256 levels).
-    num_classes: how many there are if pictures are drawn given a class; 0 if not.
+    num_classes: of a class-conditional model; 0 for an unconditional one.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class PixelModel(nn.Module):
     def forward(
         self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b p h w"]:
-        """The parameters of each pixel's distribution, from those before it alone."""
+        """The parameters of each pixel's distribution given the pixels before it."""
         raise NotImplementedError
 
     def log_prob(
@@ -89,11 +89,11 @@ class PixelModel(nn.Module):
             )
 
     def naive(self, x: Float[Tensor, "n c h w"], labels: Tensor | None) -> Step:
-        """A step that computes all of the picture anew."""
+        """A step that recomputes the whole picture."""
         return lambda row, column: self(x, labels)[:, :, row, column]
 
     def cached(self, x: Float[Tensor, "n c h w"], labels: Tensor | None) -> Step:
-        """A step that keeps what it computed of the pixels before."""
+        """A step that reuses what was computed for earlier pixels."""
         return self.naive(x, labels)
 
     @torch.no_grad()
@@ -110,11 +110,11 @@ class PixelModel(nn.Module):
     ) -> Float[Tensor, "n c h w"]:
         """n pictures, pixel by pixel.
 
-        given, known: pictures, of which the pixels where `known` is True are kept. A
-            pixel is drawn given those before it, so that the result is a sample of
-            p(unknown | known) only if all that is known comes first in raster order.
-        use_cache: False computes everything anew for every pixel; the noise is the
-            same, and so are the pictures but for rounding.
+        given, known: the pixels of `given` where `known` is True are copied. Each other
+            pixel is drawn given the pixels before it, so the result is a sample of
+            p(unknown | known) only if all known pixels come first in raster order.
+        use_cache: False recomputes the picture for every pixel, with the same noise;
+            the pictures are equal up to rounding.
 
         Raises ValueError for a temperature that is not positive, for one of `given` and
         `known` without the other, and as `log_prob` does.
@@ -141,7 +141,7 @@ class PixelModel(nn.Module):
             row, column = divmod(place, width)
             if bool(kept[row, column]):
                 if use_cache:
-                    step(row, column)  # what comes later needs what it computes
+                    step(row, column)  # later steps need what it caches
                 continue
             for colour in range(self.family.colours):
                 drawn = self.family.draw(
@@ -152,5 +152,5 @@ class PixelModel(nn.Module):
 
 
 def rescale(x: Tensor) -> Tensor:
-    """From [0, 1] to what the networks are shown: -1 for black, 1 for white."""
+    """From [0, 1] to the networks' input: -1 for black, 1 for white."""
     return 2 * x - 1

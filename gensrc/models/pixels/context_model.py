@@ -1,13 +1,13 @@
-"""A local model of binary pictures: each pixel given ten neighbours, by counting.
+"""The JBIG context model of binary pictures: counts of each pixel given ten neighbours.
 
 The standard for facsimile compression (ITU-T T.82, JBIG, 1993) predicts each pixel from
-ten that were read before it, two to its left, five above and three above these, and
-codes what the prediction leaves open. Rissanen and Langdon, Universal Modeling and
+ten earlier ones, two to its left, five above and three above these, and uses the
+probabilities for arithmetic coding. Rissanen and Langdon, Universal Modeling and
 Coding, IEEE Transactions on Information Theory 27, 1981, is the source of the idea.
 
 Deviations: JBIG adapts its counts while it reads one picture; here they are taken once,
-from training pictures. One of its ten neighbours may be moved; here none. Outside of a
-picture all is black.
+from training pictures. One of its ten neighbours may be moved; here none. Pixels
+outside of the picture are black.
 
 Shapes: b pictures of one channel, h w their height and width.
 """
@@ -22,14 +22,14 @@ TEMPLATE = (
     *((-1, -2), (-1, -1), (-1, 0), (-1, 1), (-1, 2)),
     *((0, -2), (0, -1)),
 )
-"""(rows down, columns right) of the neighbours; all are read before the pixel."""
+"""Offsets (rows down, columns right) of the neighbours, all earlier in raster order."""
 CONTEXTS = 2 ** len(TEMPLATE)
 
 
 class ContextModel(nn.Module):
-    """p(x) = the product over pixels of p(pixel | ten neighbours read before it).
+    """p(x) = the product over pixels of p(pixel | ten earlier neighbours).
 
-    It knows what edges and strokes look like, and nothing of what they form.
+    It models edges and strokes, but no larger shapes.
     """
 
     counts: Tensor
@@ -50,10 +50,10 @@ class ContextModel(nn.Module):
 
     @property
     def white(self) -> Float[Tensor, " contexts"]:
-        """The probability of a white pixel after each context.
+        """The probability of a white pixel given each context.
 
-        Half a pixel of either colour is added to the counts (Krichevsky and Trofimov,
-        1981), so that nothing is impossible.
+        1/2 is added to each count (Krichevsky and Trofimov, 1981), so that no
+        probability is 0.
         """
         smoothed = self.counts.float() + 0.5
         return smoothed[:, 1] / smoothed.sum(1)
@@ -75,13 +75,13 @@ class ContextModel(nn.Module):
         size: tuple[int, int] = (28, 28),
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "n 1 h w"]:
-        """n pictures, drawn pixel by pixel in the order in which they are read."""
+        """n pictures, drawn pixel by pixel in raster order."""
         height, width = size
         x = torch.zeros(n, 1, height, width)
         uniform = torch.rand(x.shape, generator=generator)
         for row in range(height):
             for column in range(width):
-                # Two rows above and two columns beside are all that the template sees.
+                # The template covers two rows above and two columns to either side.
                 top, left = max(row - 2, 0), max(column - 2, 0)
                 seen = x[:, :, top : row + 1, left : column + 3]
                 here = contexts(seen)[:, row - top, column - left]

@@ -1,16 +1,16 @@
-"""Gated PixelCNN: two stacks of convolutions, between them all that came before.
+"""Gated PixelCNN: a vertical and a horizontal stack, without a blind spot.
 
 Van den Oord and others, Conditional Image Generation with PixelCNN Decoders, NeurIPS
 2016, is the source of the two stacks (figure 2), the gates (equation 2) and the classes
 (equation 4).
 
-Deviations: the vertical stack sees rows above from its first layer on, where the paper
-shifts it down when it joins the other. The horizontal stack of the first layer has no
-residual path, as a picture has another width. `position_embedding` adds a vector for
-each place, as image GPT has (Chen and others, Generative Pretraining from Pixels, ICML
-2020). Pictures are rescaled as in `gensrc.models.pixels.base`.
+Deviations: the vertical stack sees only rows above from its first layer on; the paper
+shifts it down where it feeds the horizontal stack. The first layer has no residual
+connection, as a picture has another number of channels. `position_embedding` adds a
+vector for each position, as in image GPT (Chen and others, Generative Pretraining from
+Pixels, ICML 2020). Pictures are rescaled as in `gensrc.models.pixels.base`.
 
-Shapes: b or n pictures, c h w, f features, p numbers that describe a pixel.
+Shapes: b or n pictures, c h w, f features, p parameters of a pixel's distribution.
 """
 
 from typing import Any
@@ -29,7 +29,7 @@ class GatedLayer(nn.Module):
     """One layer of both stacks (the paper's figure 2), with gates.
 
     The vertical stack sees whole rows above and needs no mask. The horizontal one sees
-    its own row up to the own pixel, and what the vertical one makes of the rows above.
+    its row up to the current pixel, and the vertical one's features of the rows above.
     """
 
     def __init__(
@@ -52,11 +52,11 @@ class GatedLayer(nn.Module):
         return self.horizontal.weight * self.allowed
 
     def of_class(self, labels: Tensor | None) -> tuple[Tensor, Tensor] | None:
-        """What a class adds before the gates of the two stacks."""
+        """The vectors of each class that are added before the gates of both stacks."""
         return None if self.label is None else self.label(labels).chunk(2, 1)
 
     def rows_above(self, v: Float[Tensor, "b ins rows w"], above: int) -> Tensor:
-        """The vertical stack before its gate, with zeros for `above` rows more."""
+        """The vertical convolution, before its gate, with `above` rows of padding."""
         conv, padding = self.vertical, (above, self.margin)
         return F.conv2d(v, conv.weight, conv.bias, padding=padding)
 
@@ -64,7 +64,7 @@ class GatedLayer(nn.Module):
         self, v: Tensor, h: Tensor, labels: Tensor | None
     ) -> tuple[Float[Tensor, "b f h w"], Float[Tensor, "b f h w"]]:
         height, width = v.shape[2:]
-        # Torch pads at both ends; what stands at the wrong one is cut off again.
+        # Torch pads at both ends; the surplus outputs at the end are cut off.
         up = self.rows_above(v, self.margin)[:, :, :height]
         left = F.conv2d(
             h, self.masked(), self.horizontal.bias, padding=(0, self.margin)
@@ -79,9 +79,9 @@ class GatedLayer(nn.Module):
 class GatedPixelCNN(PixelModel):
     """Gated layers of a vertical and a horizontal stack, then two 1x1 layers.
 
-    width: features of each stack, a multiple of the colours. position_embedding:
-        whether a learned vector for each place is added to both stacks after the first
-        layer; it fixes the size of a picture. Other keywords are those of `PixelModel`.
+    width: features of each stack, a multiple of the colours. position_embedding: adds a
+        learned vector for each position to both stacks after the first layer; it fixes
+        the size of a picture. Other keywords are those of `PixelModel`.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class GatedPixelCNN(PixelModel):
         return self.out(F.relu(self.hidden(F.relu(h))))
 
     def cached(self, x: Float[Tensor, "n c h w"], labels: Tensor | None) -> Step:
-        """The vertical stack goes row by row, the horizontal one pixel by pixel."""
+        """Computes the vertical stack row by row, the horizontal one by pixels."""
         layers = [each for each in self.layers if isinstance(each, GatedLayer)]
         first, *rest = [GatedLayerCache(layer, x, labels) for layer in layers]
         where = self.position_embedding
@@ -158,9 +158,9 @@ class GatedPixelCNN(PixelModel):
 
 
 class GatedLayerCache:
-    """What a gated layer needs of the past: some rows above, some pixels to the left.
+    """The cache of a gated layer: the rows above and the pixels to the left it needs.
 
-    A new row pushes out the oldest one. The first layer is given the row above.
+    A new row replaces the oldest one. The input of the first layer is the row above.
     """
 
     def __init__(self, layer: GatedLayer, x: Tensor, labels: Tensor | None) -> None:
@@ -169,14 +169,13 @@ class GatedLayerCache:
         self.layer, self.margin = layer, layer.margin
         self.classes = layer.of_class(labels)
         self.rows = x.new_zeros(n, ins, rows, width)
-        # Columns lie side by side, each with all its features, so that one slice holds
-        # what a kernel needs.
+        # Features of a column are contiguous, so a kernel's window is one slice.
         self.left = x.new_zeros(n, (self.margin + width) * ins)
         self.weight = layer.masked()[:, :, 0].transpose(1, 2).flatten(1)
         self.ins = ins
 
     def start_row(self, v: Float[Tensor, "n ins rows w"]) -> Float[Tensor, "n f 1 w"]:
-        """Takes the newest row (none before the first) and returns the stack's next."""
+        """Takes the row above (none for the first) and returns the stack's new row."""
         self.rows = torch.cat([self.rows, v], 2)[:, :, v.shape[2] :]
         self.left.zero_()
         up = self.layer.rows_above(self.rows, 0)
@@ -186,7 +185,7 @@ class GatedLayerCache:
         return gated_tanh(up)
 
     def update(self, row: Float[Tensor, "n ins w"]) -> None:
-        """The pixel before was drawn after the step that described it."""
+        """Store the pixels of the row again: the last was drawn after its own step."""
         self.left[:, self.margin * self.ins :] = row.mT.flatten(1)
 
     def bias(self) -> Float[Tensor, "n f2"]:

@@ -1,14 +1,14 @@
-"""The distribution of a pixel given those before: Bernoulli, softmax, logistics.
+"""The distribution of a pixel given those before: categorical or logistic mixture.
 
 Van den Oord, Kalchbrenner and Kavukcuoglu, Pixel Recurrent Neural Networks, ICML 2016,
 section 2.3, is the source of a softmax over 256 levels for each colour. Salimans,
 Karpathy, Chen and Kingma, PixelCNN++, ICLR 2017, section 2.2, is the source of the
 mixture of logistics whose colours depend on each other.
 
-Deviations: levels are k/255 in [0, 1]; a colour moves the means of later ones in
-proportion to its distance from 1/2.
+Deviations: levels are k/255 in [0, 1]; the means of a colour are shifted in proportion
+to the distances of earlier colours from 1/2.
 
-Shapes: b pictures or n samples, c h w, p numbers that describe a pixel, k noises.
+Shapes: b pictures or n samples, c h w, p parameters of a pixel, k uniform numbers.
 """
 
 import torch
@@ -23,10 +23,10 @@ LIKELIHOODS = ("bernoulli", "categorical", "logistic_mixture")
 
 
 class Categorical:
-    """A softmax over whole levels for each colour; for two levels, a Bernoulli.
+    """A softmax over the levels of each colour; for two levels, a Bernoulli.
 
-    colours: how many values of a pixel depend on each other through the network.
-    outputs: the numbers p that describe a pixel. uniforms: the noise to draw one.
+    colours: of a pixel that are drawn one by one, with a network's step for each.
+    outputs: p, the parameters of a pixel. uniforms: random numbers to draw one.
     """
 
     def __init__(self, channels: int, levels: int) -> None:
@@ -62,7 +62,7 @@ class Categorical:
         colour: int,
         temperature: float,
     ) -> Float[Tensor, "n 1"]:
-        """The level of one colour, where its distribution function passes the noise."""
+        """The level of one colour: its inverse distribution function at the noise."""
         logits = self.logits(params)[:, colour] / temperature
         level = noise[:, colour, None]
         if self.levels == 2:
@@ -72,10 +72,10 @@ class Categorical:
 
 
 class LogisticMixture(Categorical):
-    """A mixture of logistic distributions, cut into 256 levels, of all colours at once.
+    """A discretised mixture of logistic distributions over all colours of a pixel.
 
-    In each component a colour's mean is moved by the colours before it, in proportion.
-    So the network need not be asked again between the colours of a pixel.
+    In each component a colour's mean is a linear function of the colours before it, so
+    one step of the network is enough for all colours of a pixel.
     """
 
     def __init__(self, channels: int, num_components: int) -> None:
@@ -104,7 +104,7 @@ class LogisticMixture(Categorical):
     ) -> Float[Tensor, "b h w"]:
         logits, loc, log_scale, slopes = self.split(params)
         means = [self.moved(loc, slopes, x, each) for each in range(self.channels)]
-        # Each component alone, as a mixture of one; the weights are for all colours.
+        # Each component as a mixture of one; its weight applies to all colours at once.
         alone = (torch.stack(means, 2).unsqueeze(2), log_scale.unsqueeze(2))
         component = DiscretizedLogisticMixture(torch.zeros_like(alone[0]), *alone)
         each = component.log_prob(x.unsqueeze(1)).sum(2)
@@ -117,9 +117,9 @@ class LogisticMixture(Categorical):
         colour: int,
         temperature: float,
     ) -> Float[Tensor, "n c"]:
-        """All colours: a component by the first noise, then a logistic variable each.
+        """All colours: the first number draws the component, each other one a colour.
 
-        The temperature divides the logits of the components, and multiplies scales.
+        The temperature divides the logits of the components and multiplies the scales.
         """
         logits, loc, log_scale, slopes = self.split(params)
         shares = (logits / temperature).softmax(1).cumsum(1)
@@ -138,7 +138,7 @@ class LogisticMixture(Categorical):
 def likelihood_of(
     name: str, channels: int, *, levels: int, num_components: int
 ) -> Categorical:
-    """The likelihood by its name. Raises ValueError for an unknown one."""
+    """The likelihood of that name. Raises ValueError for an unknown one."""
     if name not in LIKELIHOODS:
         known = ", ".join(LIKELIHOODS)
         raise ValueError(f"likelihood must be one of {known}, not {name!r}")

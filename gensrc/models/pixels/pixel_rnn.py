@@ -5,11 +5,11 @@ is the source of the Row LSTM (section 3.1), the diagonal BiLSTM and its skewing
 the residual connections (3.3, figure 5), the masks (3.4) and the network (table 1).
 
 Deviations: pictures are rescaled as in `gensrc.models.pixels.base`; a class, which the
-paper has not, adds a vector after the first layer. States have no bias of their own, as
-the inputs have one. The forget gates start with a bias of 1, of which the paper says
-nothing. The multi-scale network (section 3.6) is left out.
+paper has not, adds a vector after the first layer. The state-to-state convolution has
+no bias, as the input-to-state one has. The bias of the forget gates is initialised with
+1, of which the paper says nothing. The multi-scale network (section 3.6) is left out.
 
-Shapes: b or n pictures, c h w, f features of a state, p numbers that describe a pixel.
+Shapes: b or n pictures, c h w, f features of a state, p parameters of a pixel.
 """
 
 import math
@@ -30,16 +30,16 @@ from gensrc.models.pixels.pixelcnn import (
     pointwise,
 )
 
-# --- LSTM cells, many side by side ---
+# --- many LSTM cells in parallel ---
 
 
 def cell(
     gates: Float[Tensor, "d f4 *cells"], c: Float[Tensor, "d f *cells"]
 ) -> tuple[Float[Tensor, "d f *cells"], Float[Tensor, "d f *cells"]]:
-    """h and c after a step, from what input and state add up to before the gates.
+    """h and c after a step, from the sum of input and state contributions.
 
     The three gates come first (input, forget, output), then the candidate, so that one
-    sigmoid does for all of them.
+    sigmoid serves all three.
     """
     width = c.shape[1]
     three, candidate = gates.split([3 * width, width], 1)
@@ -53,13 +53,13 @@ def scan(
     weight: Float[Tensor, "d f4 k"],
     context: Callable[[Tensor], Tensor],
 ) -> Float[Tensor, "steps d f b cells"]:
-    """The states of all steps, in d directions side by side.
+    """The states h of all steps, for d directions in parallel.
 
-    weight: of the states. context: from the states of a step, "d f b cells", to those
-    that each cell of the next step is given, "d k b cells".
+    weight: state-to-state. context: from the states of a step, "d f b cells", to those
+    that are the input of each cell at the next step, "d k b cells".
 
-    The sums of a state are long, so they are not rounded to bfloat16; and features come
-    before cells, so that the gates are slices without gaps.
+    States accumulate over many steps, so they are not rounded to bfloat16. Features
+    come before cells, so that the gates are contiguous slices.
     """
     directions, four, b, cells = inputs.shape[1:]
     h = inputs.new_zeros(directions, four // 4, b, cells, dtype=torch.float32)
@@ -74,16 +74,16 @@ def scan(
 
 
 def weight_of_states(directions: int, width: int, neighbours: int) -> nn.Parameter:
-    """From the features of all neighbours to the gates, as torch's LSTM starts it."""
+    """From the features of all neighbours to the gates, initialised as torch's LSTM."""
     bound = 1 / math.sqrt(width)
     shape = (directions, 4 * width, neighbours * width)
     return nn.Parameter(torch.empty(shape).uniform_(-bound, bound))
 
 
 class InputToState(nn.Conv2d):
-    """What the input says to the gates of every pixel at once: mask B, along the row.
+    """The input-to-state convolution for all pixels at once: mask B, along the row.
 
-    directions: how many sets of gates, one for each way of going through the picture.
+    directions: in which the picture is scanned, each with its own set of gates.
     """
 
     allowed: Tensor
@@ -95,19 +95,19 @@ class InputToState(nn.Conv2d):
         super().__init__(
             2 * width, 4 * width * directions, (1, size), padding=(0, self.margin)
         )
-        # Mask B of a column is that of the middle row, which is the only one here.
+        # The kernel has a single row, the one of the current pixel.
         one = mask("B", (1, size), 2 * width, width, colours=colours)
         allowed = one.repeat(4 * directions, 1, 1, 1)
         self.register_buffer("allowed", allowed, persistent=False)
         assert self.bias is not None
         with torch.no_grad():
-            self.bias.view(directions, 4, width)[:, 1] = 1.0  # do not forget at first
+            self.bias.view(directions, 4, width)[:, 1] = 1.0  # forget gates open
 
     def masked(self) -> Float[Tensor, "outs ins 1 columns"]:
         return self.weight * self.allowed
 
     def joined(self, directions: int) -> Float[Tensor, "d 1 f4 f3"]:
-        """A kernel of 1 and its bias, as matrices for vectors that end with a 1."""
+        """A 1x1 kernel with its bias as last column, for vectors that end with a 1."""
         assert self.bias is not None
         both = torch.cat([self.masked().flatten(1), self.bias[:, None]], 1)
         return both.unflatten(0, (directions, 1, -1))
@@ -122,7 +122,7 @@ class InputToState(nn.Conv2d):
 class RowLSTM(nn.Module):
     """A state for each pixel, from inputs of its row and states of the row above.
 
-    size: of both convolutions, of the inputs (masked) and of the states (not masked).
+    size: of both convolutions, input-to-state (masked) and state-to-state (unmasked).
     """
 
     def __init__(self, width: int, size: int, colours: int) -> None:
@@ -132,7 +132,7 @@ class RowLSTM(nn.Module):
         self.weight = weight_of_states(1, width, size)
 
     def context(self, h: Float[Tensor, "d f b w"]) -> Float[Tensor, "d k b w"]:
-        """The states to each side of the one above, from left to right."""
+        """The states of the row above within the kernel, from left to right."""
         columns = h.shape[3]
         padded = F.pad(h, (self.margin, self.margin))
         shifts = range(2 * self.margin + 1)
@@ -148,9 +148,9 @@ class RowLSTM(nn.Module):
 
 
 class RowLSTMCache:
-    """What a Row LSTM needs of the past: the states above, and inputs to the left.
+    """The cache of a Row LSTM: the states of the row above, and inputs to the left.
 
-    A pixel of several colours is asked for several times, so nothing it needs may be
+    A pixel of several colours takes several steps, so what they need must not be
     overwritten before the row is complete.
     """
 
@@ -180,8 +180,8 @@ class RowLSTMCache:
 def skew(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w2"]:
     """Row i moved to the right by i, so that diagonals become columns; w2 = w + h - 1.
 
-    Lay the rows end to end, each with h zeros after it, and cut the line again into
-    pieces that are one shorter: each row begins one place further into its piece.
+    Each row is padded with h zeros, all rows are concatenated, and the result is cut
+    into rows that are one shorter, so that each begins one column later.
     """
     height, width = x.shape[2:]
     line = F.pad(x, (0, height)).flatten(2)
@@ -189,18 +189,18 @@ def skew(x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w2"]:
 
 
 def unskew(x: Float[Tensor, "b c h w2"]) -> Float[Tensor, "b c h w"]:
-    """What `skew` was given."""
+    """The inverse of `skew`."""
     height, columns = x.shape[2:]
     line = F.pad(x.flatten(2), (0, height))
     return line.unflatten(2, (height, columns + 1))[..., : columns + 1 - height]
 
 
 class DiagonalBiLSTM(nn.Module):
-    """A state for each pixel from those beside it and above it, once from either side.
+    """Two maps of states: one scans from the top left, one from the top right.
 
-    From the left, a state follows that of the left neighbour and of the one above. From
-    the right it is the other way round, which would show a pixel its right neighbour;
-    so that map is moved down by a row.
+    A state of the first depends on the states to its left and above, a state of the
+    second on those to its right and above. The second map would reveal a pixel's right
+    neighbour, so it is shifted down by a row.
     """
 
     def __init__(self, width: int, colours: int) -> None:
@@ -210,15 +210,15 @@ class DiagonalBiLSTM(nn.Module):
         self.weight = weight_of_states(2, width, 2)
 
     def context(self, h: Float[Tensor, "d f b h"]) -> Float[Tensor, "d k b h"]:
-        """Above is what stood a row higher on the diagonal before; beside, as high."""
+        """On the diagonal before: the state a row higher, and that of the same row."""
         return torch.cat([F.pad(h, (1, -1)), h], 1)
 
     def maps(
         self, x: Float[Tensor, "b f2 h w"]
     ) -> tuple[Float[Tensor, "b f h w"], Float[Tensor, "b f h w"]]:
-        """The states from the left and those from the right, each where it belongs."""
-        # The bias is the weight of a feature that is 1 in the picture. Beyond it inputs
-        # are 0, and so are states: c = 0.5 * 0 + 0.5 * 0.
+        """Both maps of states, before the second is shifted down."""
+        # The bias is the weight of a feature that is 1 in the picture and 0 outside.
+        # So states outside are 0: c = 0.5 * 0 + 0.5 * 0.
         x = torch.cat([x, torch.ones_like(x[:, :1])], 1)
         both = skew(torch.cat([x, x.flip(3)])).unflatten(0, (2, len(x)))
         diagonals = both.permute(0, 4, 2, 1, 3)  # d steps f2 b h
@@ -237,16 +237,17 @@ class DiagonalBiLSTM(nn.Module):
 
 
 class DiagonalBiLSTMCache:
-    """The states of the row above from either side, and those to the left.
+    """The cache of a diagonal BiLSTM: states of the row above, states to the left.
 
-    The map from the right belongs to the row above. It is made when that row is
-    complete, from inputs that were put aside. Above the picture these are 0.
+    The states of the map from the right are those of the row above. They are computed
+    when that row is complete, from its inputs, which are stored in `aside`; above the
+    picture these are 0.
     """
 
     def __init__(self, layer: DiagonalBiLSTM, n: int, columns: int) -> None:
         self.layer, self.columns = layer, columns
         self.weight = layer.inputs.masked()[:, :, 0, 0]
-        # One place more, beyond the border: left of the first and right of the last.
+        # One column more, outside the picture: left of the first, right of the last.
         room = (1, layer.width, n, columns + 1)
         self.left, self.c_left, self.right, self.c_right = layer.weight.new_zeros(
             4, *room
@@ -256,7 +257,7 @@ class DiagonalBiLSTMCache:
     def states(
         self, side: int, gates: Tensor, above: Tensor, h: Tensor, c: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Of a pixel, from its inputs, the h above it and the h and c beside it."""
+        """h and c of a pixel, from its inputs, the h above, and the h and c beside."""
         around = torch.cat([above, h], 1)
         weight = self.layer.weight[side : side + 1]
         return cell(torch.baddbmm(gates, weight, around), c)
@@ -284,7 +285,7 @@ class DiagonalBiLSTMCache:
 
 
 class ResidualLSTM(nn.Module):
-    """A layer of LSTMs with half the features of its input, widened and added to it."""
+    """x + a 1x1 convolution of an LSTM layer, which has half as many features as x."""
 
     def __init__(self, layer: RowLSTM | DiagonalBiLSTM, colours: int) -> None:
         super().__init__()
@@ -300,7 +301,7 @@ class PixelRNN(PixelModel):
 
     layer: "row" or "diagonal". width: features of a state, a multiple of the colours;
     there are twice as many between the layers. kernel_size: of the Row LSTM; the
-    diagonal one has none to choose. Other keywords are those of `PixelModel`.
+    diagonal one does not use it. Other keywords are those of `PixelModel`.
     """
 
     def __init__(
@@ -352,7 +353,7 @@ class PixelRNN(PixelModel):
         return self.out(F.relu(self.hidden(F.relu(x))))
 
     def cached(self, x: Float[Tensor, "n c h w"], labels: Tensor | None) -> Step:
-        """States are kept; a step adds those of one pixel."""
+        """The states are cached; a step computes those of one pixel."""
         first = MaskedConvCache(self.first, x.shape)
         layers = [each for each in self.layers if isinstance(each, ResidualLSTM)]
         kept = [(each, each.layer.kept(len(x), x.shape[3])) for each in layers]

@@ -1,14 +1,14 @@
-"""A Transformer that reads a picture as one row of values, used like a PixelCNN.
+"""Image GPT: a causal Transformer over the pixels of a picture in raster order.
 
 Chen and others, Generative Pretraining from Pixels, ICML 2020 (image GPT), is the
-source: a causal Transformer over values in raster order, with a vector for each place.
+source: a causal Transformer over values in raster order, with learned positions.
 
-Deviations: the blocks are those of `gensrc.models.transformers.transformer`. The
-colours of a pixel are values of their own, one after another, as in the PixelCNN, where
-the paper has a palette; a mixture of logistics describes them all at once, and a pixel
-is one value.
+Deviations: the blocks are those of `gensrc.models.transformers.transformer`. The paper
+has one token of a palette a pixel; here the colours of a pixel are values one after
+another, as in the PixelCNN. With a mixture of logistics, which models all colours at
+once, a pixel is one value.
 
-Shapes: b or n pictures, c h w, p numbers that describe a pixel, d features.
+Shapes: b or n pictures, c h w, p parameters of a pixel's distribution, d features.
 """
 
 from typing import Any
@@ -25,7 +25,7 @@ from gensrc.models.transformers.transformer import Config, Encoder
 class PixelTransformer(PixelModel):
     """p(x_i | x_<i) by causal attention to all values before.
 
-    A picture is of one size, which the position embedding fixes. Other keywords are of
+    The position embedding fixes the size of a picture. Other keywords are those of
     `PixelModel`.
     """
 
@@ -43,7 +43,7 @@ class PixelTransformer(PixelModel):
         self.at_once = self.channels // colours  # values that are read as one
         self.length = self.size[0] * self.size[1] * colours
         self.embed = nn.Linear(self.at_once, embed_dim)
-        # What stands before the first value: nothing, or the class.
+        # The start token: one for each class, or a single one without classes.
         self.start = nn.Embedding(max(self.num_classes, 1), embed_dim)
         config = Config.gpt(
             embed_dim,
@@ -80,7 +80,7 @@ class PixelTransformer(PixelModel):
         )
 
     def cached(self, x: Float[Tensor, "n c h w"], labels: Tensor | None) -> Step:
-        """Keys and values of what was read are kept; a step reads one value more."""
+        """Keys and values are cached; a step feeds one value more."""
         cache = [KeyValueCache(self.length) for _ in self.encoder.blocks]
         each, colours = self.head.out_features, self.family.colours
         params = x.new_zeros(len(x), self.family.outputs)

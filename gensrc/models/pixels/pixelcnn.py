@@ -1,4 +1,4 @@
-"""PixelCNN: convolutions with masks, which cannot see what comes later.
+"""PixelCNN: masked convolutions, whose outputs depend on earlier pixels only.
 
 Van den Oord, Kalchbrenner and Kavukcuoglu, Pixel Recurrent Neural Networks, ICML 2016,
 section 3.4 and table 1, is the source of masks and network.
@@ -6,7 +6,7 @@ section 3.4 and table 1, is the source of masks and network.
 Deviations: pictures are rescaled as in `gensrc.models.pixels.base`; a class, which the
 paper has not, adds a vector after the first layer.
 
-Shapes: b or n pictures, c h w, f features, p numbers that describe a pixel.
+Shapes: b or n pictures, c h w, f features, p parameters of a pixel's distribution.
 """
 
 from collections.abc import Callable
@@ -23,15 +23,15 @@ from gensrc.models.pixels.base import PixelModel, Step, rescale
 def mask(
     kind: str, size: tuple[int, int], ins: int, outs: int, *, colours: int = 1
 ) -> Bool[Tensor, "outs ins rows columns"]:
-    """What a kernel may use, whose last row or middle one is that of its own pixel.
+    """True where a kernel may use its input; its current pixel is in row rows // 2.
 
-    It may use the rows above, and its own row up to the left neighbour. Of its own
-    pixel, features of the first colour come first, then those of the next: mask A
-    allows earlier colours alone, which hides a value from itself, mask B the own one
-    too, which is hidden already in the layers after the first.
+    It may use the rows above, and its own row up to the left neighbour. At the current
+    pixel, features are grouped by colour. Mask A, for the first layer, allows earlier
+    colours only, which hides a value from its own prediction. Mask B also allows the
+    same colour, whose features no longer contain the value in later layers.
 
-    size: rows and columns; an even number of columns ends at the own pixel.
-    Raises ValueError for another kind and features that colours cannot share equally.
+    size: rows and columns; the current pixel is in column columns // 2.
+    Raises ValueError for another kind, and if colours do not divide the features.
     """
     if kind not in ("A", "B"):
         raise ValueError(f"a mask is of kind A or B, not {kind!r}")
@@ -49,7 +49,7 @@ def mask(
 
 
 def check_kernel(size: int) -> int:
-    """Half its size, rounded down. Raises ValueError unless odd and above 1."""
+    """Half the size, rounded down. Raises ValueError unless it is odd and above 1."""
     if size < 3 or size % 2 == 0:
         raise ValueError(
             f"a kernel must be odd and at least 3, not {size}: an even one has no "
@@ -59,7 +59,7 @@ def check_kernel(size: int) -> int:
 
 
 class MaskedConv2d(nn.Conv2d):
-    """A convolution with a mask on its weights; the picture keeps its size."""
+    """A convolution with a mask on its weights, padded to keep the picture's size."""
 
     allowed: Tensor
 
@@ -99,8 +99,8 @@ class Bottleneck(nn.Module):
 class PixelCNN(PixelModel):
     """A large kernel with mask A, residual blocks with mask B, two 1x1 layers.
 
-    width: features, a multiple of twice the colours. num_layers: of all with a kernel
-    above 1, the first among them. Other keywords are those of `PixelModel`.
+    width: features, a multiple of twice the colours. num_layers: the number of layers
+    with a kernel above 1, the first included. Other keywords are those of `PixelModel`.
     """
 
     def __init__(
@@ -147,7 +147,7 @@ class PixelCNN(PixelModel):
         return self.out(F.relu(self.hidden(F.relu(x))))
 
     def cached(self, x: Float[Tensor, "n c h w"], labels: Tensor | None) -> Step:
-        """Each layer's results of the pixels before are kept; a step adds one pixel."""
+        """Each layer's outputs at earlier pixels are cached; a step adds one pixel."""
         first = MaskedConvCache(self.first, x.shape)
         blocks = [each for each in self.blocks if isinstance(each, Bottleneck)]
         caches = [(block, MaskedConvCache(block.middle, x.shape)) for block in blocks]
@@ -172,18 +172,18 @@ def pointwise(conv: MaskedConv2d, x: Float[Tensor, "n ins"]) -> Float[Tensor, "n
 
 
 class MaskedConvCache:
-    """The input of a masked convolution so far, and its result at one more pixel."""
+    """The cached input of a masked convolution; a call gives its output at a pixel."""
 
     def __init__(self, conv: MaskedConv2d, shape: torch.Size) -> None:
         n, _, height, width = shape
         self.margin, self.bias = conv.margin, conv.bias
-        # Rows below are masked. The own value, of all colours so far, is not.
+        # Rows below are masked; earlier colours of the current pixel are not.
         self.weight = conv.masked()[:, :, : self.margin + 1].flatten(1)
         room = (n, conv.in_channels, height + self.margin, width + 2 * self.margin)
         self.seen = conv.weight.new_zeros(room)
 
     def update(self, x: Float[Tensor, "n ins h w"]) -> None:
-        """The pixel before was drawn after the step that described it."""
+        """Store the picture again: the last pixel was drawn after its own step."""
         margin = self.margin
         self.seen[:, :, margin:, margin : margin + x.shape[3]] = x
 
@@ -196,7 +196,7 @@ class MaskedConvCache:
         return F.linear(window.flatten(1), self.weight, self.bias)
 
 
-# --- what a pixel sees ---
+# --- receptive field ---
 
 
 def receptive_field(
@@ -207,8 +207,8 @@ def receptive_field(
 ) -> Float[Tensor, "c h w"]:
     """How strongly the output at one pixel depends on each value of the picture.
 
-    The mean size of the gradient over eight random pictures; exactly 0 where no path
-    leads from there.
+    The mean absolute gradient over eight random pictures; exactly 0 outside of the
+    receptive field.
     """
     x = torch.rand(8, *shape, requires_grad=True)
     output = network(x)[:, :, row, column]

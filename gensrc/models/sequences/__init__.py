@@ -1,1 +1,1 @@
-"""Autoregressive models of series, texts and sound without attention."""
+"""Autoregressive models of series, texts and sound: AR(p), n-gram, RNN, WaveNet."""

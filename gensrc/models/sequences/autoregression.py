@@ -1,9 +1,9 @@
-"""The linear autoregressive model AR(p): a weighted sum of p values, and noise.
+"""The linear autoregressive model AR(p): a weighted sum of p earlier values and noise.
 
 Yule, On a Method of Investigating Periodicities in Disturbed Series, 1927, is the
 source of the model, which he fitted by least squares as is done here; Dickey and
 Fuller, Distribution of the Estimators for Autoregressive Time Series with a Unit Root,
-JASA 1979, of the test whose outcome is warned of.
+JASA 1979, of the unit-root test behind the warning.
 
 Deviation: none. Models with a moving average or differences are those of statsmodels.
 
@@ -20,11 +20,11 @@ from jaxtyping import Complex, Float64
 from torch import Tensor
 
 CRITICAL = -2.86
-"""Dickey and Fuller's 5 % point of `unit_root` for long series, with an intercept."""
+"""Dickey and Fuller's 5 % critical value of `unit_root`, long series, intercept."""
 
 
 class NonStationaryWarning(UserWarning):
-    """A series that may wander off: its mean and variance need not exist."""
+    """A series that may not be stationary: its mean and variance need not exist."""
 
 
 class Forecast(NamedTuple):
@@ -44,14 +44,15 @@ class AR:
     errors: Float64[Tensor, " order"] | None = None
     """Standard errors of the coefficients, if they were estimated."""
     unit_root: float = -math.inf
-    """(sum of the coefficients - 1) in its standard errors: the statistic of Dickey and
-    Fuller, with order - 1 lagged differences. Near 0, a random walk is as likely."""
+    """The statistic of Dickey and Fuller, with order - 1 lagged differences: (sum of
+    the coefficients - 1) / its standard error. Near 0 it is no evidence against a
+    random walk."""
 
     @classmethod
     def fit(cls, series: Float64[Tensor, " time"], order: int) -> "AR":
         """Least squares, which is maximum likelihood given the first `order` values.
 
-        Warns with NonStationaryWarning where the test cannot rule out a random walk.
+        Warns with NonStationaryWarning if the test does not reject a random walk.
         Raises ValueError for an order below 1, a series too short for it, and values
         that are not finite.
         """
@@ -88,7 +89,7 @@ class AR:
         return model
 
     def predict(self, series: Float64[Tensor, " time"]) -> Float64[Tensor, " rest"]:
-        """The mean of each value given those before it, from the value `order` on.
+        """The mean of each value given those before it, from index `order` on.
 
         Raises ValueError for a series with no value beyond the first `order`.
         """
@@ -100,15 +101,16 @@ class AR:
         return self.intercept + _before(series, order) @ self.coefficients
 
     def log_prob(self, series: Float64[Tensor, " time"]) -> Float64[Tensor, " rest"]:
-        """log p of each value given those before it, in nats; as `predict`."""
+        """log p of each value given those before it, in nats; entries as `predict`."""
         off = (series[len(self.coefficients) :] - self.predict(series)) / self.sigma
         return -0.5 * off.square() - math.log(self.sigma) - 0.5 * math.log(2 * math.pi)
 
     def forecast(self, series: Float64[Tensor, " time"], steps: int) -> Forecast:
         """The next `steps` values, each given the series only.
 
-        The error of a forecast adds up the noise until then, each noise with the weight
-        that it still has. Raises ValueError for a series shorter than the order.
+        A forecast's variance sums that of all noise since the series ended, each term
+        times its squared impulse response. Raises ValueError for a series shorter than
+        the order.
         """
         order = len(self.coefficients)
         if len(series) < order:
@@ -125,7 +127,7 @@ class AR:
     def simulate(
         self, length: int, *, generator: torch.Generator | None = None, skip: int = 500
     ) -> Float64[Tensor, " time"]:
-        """A series from zeros, without its first `skip` values."""
+        """A series that starts from zeros; its first `skip` values are dropped."""
         noise = torch.randn(skip + length, generator=generator, dtype=torch.float64)
         weights, order = self.coefficients.tolist(), len(self.coefficients)
         values = [0.0] * order
@@ -138,10 +140,10 @@ class AR:
 
     @property
     def roots(self) -> Complex[Tensor, " order"]:
-        """What a deviation is multiplied by at each step, in its own directions.
+        """The eigenvalues of one step: by how much its modes are multiplied.
 
-        The model is stationary if all lie inside the unit circle; a pair of complex
-        ones swings with a period of 2 pi / |angle| steps.
+        The model is stationary if all lie inside the unit circle; a complex pair is an
+        oscillation with a period of 2 pi / |angle| steps.
         """
         order = len(self.coefficients)
         shift = torch.eye(order - 1, order, dtype=torch.float64)

@@ -1,11 +1,11 @@
-"""The body of a WaveNet: gated causal convolutions with growing gaps, and a cache.
+"""The layers of WaveNet: gated dilated causal convolutions, and a cache for sampling.
 
 Van den Oord and others, WaveNet: A Generative Model for Raw Audio, 2016, sections 2.1
 and 2.3 to 2.5, is the source of the layers; Paine and others, Fast Wavenet Generation
 Algorithm, 2016, of the cache.
 
-Deviation: the 1x1 convolutions of the stream have no biases, as those of the next layer
-do all that they would.
+Deviation: the 1x1 convolutions of the residual connections have no biases, since those
+of the next layers would make them redundant.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from gensrc.models.activations import gated_tanh
 
 
 class CausalConv1d(nn.Conv1d):
-    """torch's `nn.Conv1d`, whose output at t sees inputs up to t and none after.
+    """torch's `nn.Conv1d`, padded so that output t depends on inputs up to t only.
 
     Its last weight is for the input at t, the one before for that at t - dilation.
-    Even widths are as good as odd ones here, as nothing has to be in the middle.
+    The kernel size may be even, as the kernel needs no centre.
 
-    Raises ValueError for a width below 2 and a dilation below 1.
+    Raises ValueError for a kernel size below 2 and a dilation below 1.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class CausalConv1d(nn.Conv1d):
             raise ValueError(f"a dilation must be at least 1, not {dilation}")
         super().__init__(in_channels, out_channels, kernel_size, dilation=dilation)
         self.left_padding = (kernel_size - 1) * dilation
-        """How far back the earliest input lies that an output sees."""
+        """How many steps before t the earliest input of output t is."""
 
     def forward(
         self, x: Float[Tensor, "batch channels time"]
@@ -55,9 +55,8 @@ class DilatedStack(nn.Module):
     """Layers z = tanh(filter) * sigmoid(gate), each added to the input of the next.
 
     dilations: one a layer.
-    num_classes: how many kinds of recording there are, each with vectors of its own
-    that
-        are added before the gates of all layers (global conditioning); 0 for none.
+    num_classes: of global conditioning, where a vector for the recording's class is
+        added before the gates of each layer; 0 for none.
 
     Raises ValueError for no layers, and as `CausalConv1d` does.
     """
@@ -77,13 +76,13 @@ class DilatedStack(nn.Module):
             CausalConv1d(channels, 2 * channels, kernel_size, dilation=each)
             for each in dilations
         )
-        # Nothing reads what the last layer would add to the stream.
+        # The last layer needs no residual: no layer follows it.
         self.residuals = nn.ModuleList(
             nn.Conv1d(channels, channels, 1, bias=False) for _ in dilations[1:]
         )
         self.layers, self.both = len(dilations), 2 * channels
         self.receptive_field = 1 + (kernel_size - 1) * sum(dilations)
-        """How many inputs the last layer sees, up to the one at its own time."""
+        """How many inputs an output of the last layer depends on."""
         if num_classes:
             self.shifts = nn.Embedding(num_classes, self.layers * self.both)
             nn.init.normal_(self.shifts.weight, std=0.1)
@@ -93,9 +92,9 @@ class DilatedStack(nn.Module):
         x: Float[Tensor, "batch channels time"],
         labels: Int[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch gated time"], list[Tensor]]:
-        """What all gates let through, layer below layer, and the input of each layer.
+        """The gated outputs of all layers, concatenated, and the input of each layer.
 
-        The first entries have seen zeros from before the first input.
+        The first entries depend on zero padding before the first input.
         """
         gated: list[Tensor] = []
         inputs, shifts = [x], self.of_classes(labels)
@@ -108,7 +107,7 @@ class DilatedStack(nn.Module):
     def of_classes(
         self, labels: Int[Tensor, " batch"] | None
     ) -> Float[Tensor, "layers _ both"]:
-        """What the class of each recording adds before the gates of each layer."""
+        """The class vectors that are added before the gates of each layer."""
         if labels is None:
             zeros = next(self.parameters()).new_zeros
             return zeros(self.layers, 1, self.both)
@@ -117,14 +116,14 @@ class DilatedStack(nn.Module):
 
 
 class FastWaveNetCache:
-    """The last inputs of each layer, which is all that a stack needs to read on.
+    """The Fast WaveNet cache: the latest inputs of each layer of a stack.
 
-    A layer needs its inputs back to the one `left_padding` steps ago. They lie in a
-    ring buffer of that length, where the newest takes the place of the oldest. A step
-    computes one position of each layer, so its cost depends neither on the receptive
-    field nor on how much was read. Weights are copied and rearranged.
+    A layer needs its last `left_padding` inputs. They are in a ring buffer of that
+    length, where the newest overwrites the oldest. A step computes one position of each
+    layer, so its cost depends neither on the receptive field nor on the number of
+    earlier inputs. Weights are copied and rearranged.
 
-    x: what has been read so far: receptive_field - 1 inputs, or more.
+    x: the inputs so far: receptive_field - 1 or more.
     """
 
     def __init__(
@@ -157,8 +156,8 @@ class FastWaveNetCache:
         self.residuals = [conv.weight[:, :, 0].T for conv in residuals]
 
     def step(self, x: Float[Tensor, "batch channels"]) -> Float[Tensor, "batch gated"]:
-        """Read one more input; returns what the stack's forward has for its time."""
-        # The past of all layers is known beforehand: one product serves them all.
+        """Feed one more input; returns the stack's output at its position."""
+        # The cached inputs of all layers are known: one batched product for all.
         old = self.start[:, None] + (self.time - self.back) % self.size[:, None]
         past = self.rings[old].transpose(1, 2).flatten(2)
         known = torch.baddbmm(self.bias, past, self.of_past).unbind()

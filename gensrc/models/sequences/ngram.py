@@ -1,4 +1,4 @@
-"""Tables of what follows what: n-grams, the models that every language model must beat.
+"""The n-gram language model, from counts, with Kneser-Ney smoothing.
 
 Shannon, A Mathematical Theory of Communication, 1948, is the source of the model;
 Kneser and Ney, Improved Backing-off for M-gram Language Modeling, ICASSP 1995, of the
@@ -29,10 +29,10 @@ class NGram:
 
         p(x | h) = (max(c(h x) - discount, 0) + discount n(h) p(x | h')) / c(h),
 
-    down to the empty context, below which all tokens are equally likely; a context that
-    never occurred counts as h'. So p sums to 1. Below the full order, c(h x) is not how
-    often h x occurred, but after how many different tokens. Where a text has just begun
-    the context is all there is of it.
+    down to the empty context, below which all tokens are equally likely; for a context
+    that never occurred, p(x | h) = p(x | h'). So p sums to 1. Below the full order, c(h
+    x) is the number of different tokens before h x, not of its occurrences. Near the
+    start of a text the context is all of the text so far.
 
     discount: with 0 the frequencies themselves are the probabilities.
 
@@ -91,7 +91,7 @@ class NGram:
         """The distribution of the token after `context`, the whole text so far."""
         each = torch.arange(self.vocab_size).unsqueeze(1)
         after = torch.cat([context.expand(self.vocab_size, -1), each], dim=1)
-        # What stands further back does not matter, but whether something does.
+        # Only the last `order` tokens matter, and whether the text began before them.
         return self.log_prob(after[:, -self.order :])[:, -1].exp()
 
     def sample(
@@ -105,9 +105,9 @@ class NGram:
         return text
 
     def _codes(self, tokens: Tensor, k: int) -> Tensor:
-        """A number for the k tokens that end at each position, the last digit the last.
+        """An integer for the k tokens that end at each position, last token last digit.
 
-        0 stands for what is before the beginning.
+        The digit 0 stands for positions before the beginning.
         """
         code = torch.zeros_like(tokens)
         for back in range(k):
@@ -118,7 +118,7 @@ class NGram:
 
 
 class Table(NamedTuple):
-    """Counts of k-grams, and for each of their contexts the sum and the number."""
+    """Counts of k-grams, and for each context their sum and the number of k-grams."""
 
     grams: Tensor
     counts: Tensor

@@ -1,20 +1,20 @@
-"""Recurrent networks, written out step by step, and a language model of them.
+"""Recurrent networks RNN, LSTM and GRU, written out, and a recurrent language model.
 
 Elman, Finding Structure in Time, Cognitive Science 1990, is the source of the plain
 network; Hochreiter and Schmidhuber, Long Short-Term Memory, Neural Computation 1997,
 with the forget gate of Gers, Schmidhuber and Cummins, Learning to Forget, Neural
 Computation 2000, of the LSTM; Cho and others, Learning Phrase Representations using RNN
-Encoder-Decoder, EMNLP 2014, of the GRU. Backpropagation through time is cut into
+Encoder-Decoder, EMNLP 2014, of the GRU. Backpropagation through time is truncated to
 windows as in Williams and Peng, Neural Computation 1990.
 
-Deviations are those of torch, whose layers these equal, weight for weight and name for
-name: two biases a gate where one would do; no peepholes in the LSTM; in the GRU the
-reset gate acts after the matrix, and z keeps the old state instead of the new one.
+Deviations are those of torch, whose layers have the same weights under the same names:
+two biases a gate where one is enough; no peepholes in the LSTM; in the GRU the reset
+gate acts after the matrix product, and z weighs the old state instead of the new one.
 
 A state is h of shape "layers batch hidden", for the LSTM a pair (h, c) of them.
 
-How far a gradient reaches is measured by products of Jacobians, as in Pascanu, Mikolov
-and Bengio, On the Difficulty of Training Recurrent Neural Networks, ICML 2013.
+Vanishing gradients are measured by products of Jacobians, as in Pascanu, Mikolov and
+Bengio, On the Difficulty of Training Recurrent Neural Networks, ICML 2013.
 """
 
 import math
@@ -32,17 +32,17 @@ from gensrc.models.distributions import sample_categorical
 State = Tensor | tuple[Tensor, Tensor]
 
 
-# --- one layer after another, one step after another ---
+# --- the layers ---
 
 
 class Recurrent(nn.Module):
-    """What the three kinds share: weights with torch's names, and the loop over time.
+    """The base of all three: weights with torch's names, and the loop over time.
 
     Raises ValueError for a size below 1.
     """
 
     gates = 1
-    """How many vectors of the hidden size a step computes from its input."""
+    """How many vectors of hidden_size a step computes from its input."""
 
     def __init__(
         self, input_size: int, hidden_size: int, *, num_layers: int = 1
@@ -120,7 +120,7 @@ class RNN(Recurrent):
 
 
 class LSTM(Recurrent):
-    """A cell c that is added to, and gates in front of it; equals torch's `nn.LSTM`."""
+    """c' = f c + i g, h' = o tanh(c'), with gates i, f, o; equals torch's `nn.LSTM`."""
 
     gates = 4
 
@@ -149,7 +149,7 @@ WRITTEN_OUT = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 TORCH = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 
 
-# --- how far back a gradient reaches ---
+# --- vanishing gradients ---
 
 
 def jacobians(
@@ -157,8 +157,8 @@ def jacobians(
 ) -> Float[Tensor, "time memory memory"]:
     """d state_t / d state_{t-1} at every step of one sequence, written-out layers only.
 
-    The memory is all numbers of the state in a row: h of each layer, then for the LSTM
-    c of each layer. Row i, column j: what number i gains if number j grew before.
+    The state is flattened: h of each layer, then for the LSTM c of each layer. Entry
+    (i, j) is the derivative of number i by number j of the step before.
 
     Raises ValueError for a sequence of no steps, and as the layer for a wrong state.
     """
@@ -178,7 +178,7 @@ def jacobians(
 
     with torch.no_grad():
         if state is not None:
-            layer(x[None, :1], state)  # complains of a wrong state
+            layer(x[None, :1], state)  # raises for a wrong state
         memory = x.new_zeros((1 + split) * size) if state is None else flat(state)
         before = []
         for x_t in x:
@@ -191,11 +191,11 @@ def jacobians(
 def gradient_norms(
     jacobians: Float[Tensor, "time memory memory"],
 ) -> Float[Tensor, " distance"]:
-    """The largest factor by which a gradient can grow on its way back over k steps.
+    """The largest factor by which backpropagation over k steps scales a gradient.
 
     Entry k, from 0 to the number of steps, is the largest singular value of the product
-    of the last k Jacobians, in double precision. A gradient that is sent back from the
-    last state arrives k steps earlier with its norm times that, or less.
+    of the last k Jacobians, in double precision. It bounds the norm of a gradient k
+    steps before the last state, relative to that at the last state.
     """
     product = torch.eye(jacobians.shape[-1], dtype=torch.float64)
     norms = [torch.ones((), dtype=torch.float64)]
@@ -207,12 +207,12 @@ def gradient_norms(
 
 @torch.no_grad()
 def set_keep_bias(layer: nn.Module, bias: float) -> None:
-    """Start the gate that keeps the old state at sigmoid(bias), where no input speaks.
+    """Set the bias of the gate that keeps the old state: sigmoid(bias) at zero input.
 
-    It is the LSTM's forget gate and the GRU's z, of torch's layers as of ours. Gers and
-    others have it open, and 1 is the usual bias (Jozefowicz, Zaremba and Sutskever,
-    ICML 2015). To remember over T steps it takes about log(T - 1), which keeps 1 - 1/T
-    (Tallec and Ollivier, ICLR 2018, who draw it at random up to that).
+    It is the LSTM's forget gate and the GRU's z, of torch's layers and of ours. Gers
+    and others initialise it open, and 1 is the usual bias (Jozefowicz, Zaremba and
+    Sutskever, ICML 2015). To remember over T steps it needs about log(T - 1), which
+    keeps 1 - 1/T (Tallec and Ollivier, ICLR 2018, who draw it at random up to that).
 
     Raises ValueError for a layer without such a gate.
     """
@@ -224,7 +224,7 @@ def set_keep_bias(layer: nn.Module, bias: float) -> None:
         )
     for name, weight in layer.named_parameters():
         if name.startswith("bias"):
-            # The second part of write, keep, new, read and of reset, keep, new.
+            # The second part of (input, forget, new, output) and of (reset, z, new).
             weight.chunk(gates)[1].fill_(bias if name.startswith("bias_ih") else 0.0)
 
 
@@ -232,14 +232,14 @@ def set_keep_bias(layer: nn.Module, bias: float) -> None:
 
 
 class Carry(NamedTuple):
-    """All that a recurrent language model remembers of what it has read."""
+    """The state of a recurrent language model between two pieces of a text."""
 
     last: Int[Tensor, " batch"]
-    """The last token, which the network has not yet seen as an input."""
+    """The last token, which is the network's next input."""
     state: Any  # State; jaxtyping cannot check a union of a tensor and a tuple here
 
     def detach(self) -> "Carry":
-        """The same memory, through which no gradient flows."""
+        """The same state, detached from the graph."""
         state = self.state
         if isinstance(state, tuple):
             return Carry(self.last, tuple(part.detach() for part in state))
@@ -253,8 +253,8 @@ class RecurrentLM(nn.Module):
     vocab_size, so that the probabilities of all sequences of one length sum to 1.
 
     cell: "rnn", "lstm" or "gru".
-    written_out: run the loops of this file, to be read, instead of torch's fused ones,
-        which give the same numbers from the same weights and are several times as fast.
+    written_out: use the layers of this file instead of torch's fused ones, which give
+        the same numbers from the same weights and are several times as fast.
 
     Raises ValueError for an unknown cell or a size below 1.
     """
@@ -293,10 +293,10 @@ class RecurrentLM(nn.Module):
     def forward(
         self, tokens: Int[Tensor, "batch time"], carry: Carry | None = None
     ) -> tuple[Float[Tensor, "batch time vocab"], Carry]:
-        """Entry t of the logits is about token t and has seen only those before it.
+        """Entry t of the logits predicts token t, from the tokens before it.
 
-        carry: what an earlier call returned for the text that these tokens continue;
-            without it they begin a text.
+        carry: the one that an earlier call returned for the text that these tokens
+            continue; without it they begin a text.
 
         Raises ValueError for no tokens, for one outside the vocabulary, and for a carry
         of another batch.
@@ -330,12 +330,12 @@ class RecurrentLM(nn.Module):
     def truncated(
         self, batch: Int[Tensor, "batch time"], *, window: int
     ) -> Iterator[Float[Tensor, ""]]:
-        """The losses, in nats per token, of one window after another of long texts.
+        """Truncated backpropagation through time: the loss of each window in turn.
 
-        The state goes on from window to window, the gradient does not: call `backward`
-        and update the weights between two of them.
+        Losses are in nats per token. The state is carried from window to window, the
+        gradient is not: call `backward` and update the weights after each.
 
-        Raises ValueError if there is no window between 1 and the length of the texts.
+        Raises ValueError unless `window` lies between 1 and the length of the texts.
         """
         if not 1 <= window <= batch.shape[1]:
             raise ValueError(
@@ -360,7 +360,7 @@ class RecurrentLM(nn.Module):
     ) -> Int[Tensor, "n length"]:
         """n texts of `length` new tokens, which continue `prompt` if there is one.
 
-        temperature: the logits are divided by it; below 1 likely tokens gain.
+        temperature: divides the logits; below 1 samples are more conservative.
 
         Raises ValueError for a length below 1 and a temperature that is not positive.
         """

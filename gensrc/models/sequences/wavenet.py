@@ -1,17 +1,17 @@
-"""WaveNet: a wave sample by sample, each from the thousand or so before it.
+"""WaveNet: an autoregressive model of raw sound, one sample at a time.
 
 Van den Oord and others, WaveNet: A Generative Model for Raw Audio, 2016, is the source
 of the network, and of a softmax over the 256 codes of mu-law companding. Salimans and
 others, PixelCNN++, ICLR 2017, section 2.1, is the source of the mixture of logistic
-distributions that may take the place of the softmax.
+distributions, an alternative to the softmax.
 
-Deviations: codes go through an embedding, which is the first causal convolution with a
-width of 1; the skip connections of all layers are one matrix, which is the sum of one
-each; before a recording there is silence, as in it, where zeros would be nothing that
-the network has seen. The mixture is one of mu-law codes, not of 16-bit samples, so that
-its likelihood is of the same thing as the softmax's.
+Deviations: the first causal convolution has a kernel of 1, which is an embedding of the
+codes; the skip connections of all layers are one matrix of their concatenated outputs,
+which equals a sum; a recording is padded with the code of silence, since zeros would be
+an input that never occurs in training. The mixture is one of mu-law codes, not of
+16-bit samples, so that its likelihood can be compared with the softmax's.
 
-Shapes: `outputs` numbers describe the distribution of a sample.
+Shapes: `outputs` parameters of the distribution of a sample.
 """
 
 import math
@@ -42,13 +42,13 @@ SILENCE = 127
 class WaveNet(nn.Module):
     """p(x_t | x_<t) of mu-law codes 0 to 255, from the last `receptive_field` of them.
 
-    channels: of the stream that the layers read and add to.
-    skip_channels: of what all layers together hand to the output.
+    channels: of the residual stream, to which each layer adds its output.
+    skip_channels: of the sum of the skip connections.
     dilations: one a layer; the paper doubles them from 1 to 512, several times over.
-    num_components: how many logistic distributions are mixed; 0 for a softmax over
-        the codes.
-    num_classes: how many kinds of recording there are, such as speakers, if each is
-        generated given its kind (the paper's global conditioning); 0 if not.
+    num_components: of the mixture of logistic distributions; 0 for a softmax over the
+        codes.
+    num_classes: of the paper's global conditioning, such as speakers; 0 for an
+        unconditional model.
 
     Raises ValueError for sizes that make no network.
     """
@@ -83,14 +83,14 @@ class WaveNet(nn.Module):
             last,
         )
         if num_components:
-            with torch.no_grad():  # begin with components spread over the levels
+            with torch.no_grad():  # initialise with components spread over the levels
                 spread = last.bias.view(3, num_components)
                 spread[1] = torch.linspace(0, 1, num_components)
                 spread[2] = -2.0
 
     @property
     def receptive_field(self) -> int:
-        """How many of the codes before it a prediction depends on."""
+        """The number of earlier codes that a prediction depends on."""
         return self.stack.receptive_field
 
     def forward(
@@ -98,7 +98,7 @@ class WaveNet(nn.Module):
         codes: Int[Tensor, "batch time"],
         labels: Int[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch time outputs"]:
-        """Entry t of the outputs is about code t and has seen only those before it.
+        """Entry t of the outputs predicts code t, from the codes before it.
 
         Raises ValueError for no codes, for one outside 0 to 255, and for labels that
         are missing, superfluous or of no class.
@@ -112,9 +112,9 @@ class WaveNet(nn.Module):
         codes: Int[Tensor, "batch time"],
         labels: Int[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch time outputs"]:
-        """Outputs about the code that follows each; the first have seen zeros before.
+        """Entry t of the outputs predicts code t + 1.
 
-        Those from entry receptive_field - 1 on have not.
+        Entries before receptive_field - 1 depend on zero padding.
         """
         gated, _ = self.stack(self.embed(codes).mT, labels)
         return self.head(gated.mT).float()
@@ -134,7 +134,7 @@ class WaveNet(nn.Module):
     def probs(self, past: Int[Tensor, " time"]) -> Float[Tensor, "256"]:
         """The distribution of the code after `past`, the whole recording so far.
 
-        Raises ValueError as `forward` does, and for a model of classes.
+        Raises ValueError as `forward` does, and for a class-conditional model.
         """
         self._check(past[None], None)
         silence = self._silence(1)
@@ -150,10 +150,10 @@ class WaveNet(nn.Module):
     ) -> Float[Tensor, ""]:
         """-log p in nats a sample, mean over pieces of recordings.
 
-        The first `receptive_field` codes of a piece are given and not judged: what came
-        before them is not known, and was no silence.
+        The first `receptive_field` codes of a piece are not predicted, as the codes
+        before them, which are no silence, are not in the batch.
 
-        Raises ValueError for pieces that leave nothing to judge, and as `forward` does.
+        Raises ValueError for pieces without a code to predict, and as `forward` does.
         """
         self._check(codes, labels)
         given = self.receptive_field
@@ -177,12 +177,12 @@ class WaveNet(nn.Module):
         use_cache: bool = True,
         generator: torch.Generator | None = None,
     ) -> Int[Tensor, "n length"]:
-        """n times `length` new codes, which continue `prompt` or else silence.
+        """`length` new codes for n recordings, which continue `prompt` or silence.
 
         temperature: divides logits and multiplies scales; below 1 samples are more
             conservative.
-        use_cache: False computes the whole receptive field anew for every code; the
-            noise is the same, and so are the codes but for rounding.
+        use_cache: False recomputes the whole receptive field for every code, with the
+            same noise; the codes are equal up to rounding.
 
         Raises ValueError for a length below 1, a temperature that is not positive, and
         as `forward` does.
@@ -208,7 +208,7 @@ class WaveNet(nn.Module):
         return codes[:, start:].clone()
 
     def _log_prob(self, outputs: Tensor, codes: Tensor) -> Tensor:
-        """Of codes of the shape "batch time", given as many outputs."""
+        """log p of codes, "batch time", from the outputs that predict them."""
         if not self.num_components:
             return -F.cross_entropy(outputs.mT, codes, reduction="none")
         levels = codes[:, None, None] / (LEVELS - 1)  # a picture one pixel high

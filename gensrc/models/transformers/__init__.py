@@ -1,1 +1,1 @@
-"""Transformers: attention, positions, blocks, and the language models of them."""
+"""Transformers: attention, positions, encoder and decoder, GPT and BERT."""

@@ -1,17 +1,18 @@
-"""Attention: scores, masks, a weighted mean of values, and several heads of it.
+"""Attention: scores, masks, the weighted mean of values, and multi-head attention.
 
 Bahdanau, Cho and Bengio, Neural Machine Translation by Jointly Learning to Align and
 Translate, ICLR 2015, is the source of the additive score (section 3.1 and appendix
 A.1.2); Vaswani and others, Attention Is All You Need, NeurIPS 2017, of the scaled dot
 product (equation 1) and of several heads (section 3.2.2); Graves, Wayne and Danihelka,
-Neural Turing Machines, 2014, of the cosine with a sharpness (equations 5 and 6).
+Neural Turing Machines, 2014, of the cosine, which they multiply by a key strength where
+it is divided by a temperature here (equations 5 and 6).
 
 Deviations: the linear maps of `MultiHeadAttention` have biases, as in torch and unlike
-the paper. Its weights start as torch's do, which the paper leaves open.
+the paper. Weights are initialised as in torch; the paper does not say how.
 
 A mask is True where a query may attend to a key, as in torch's
 `F.scaled_dot_product_attention` and contrary to `nn.MultiheadAttention`. Masks are
-joined by `&`. A query that may attend to nothing has weights and output of zero.
+combined by `&`. A query that may attend to no key has weights and output of zero.
 
 Shapes: axes `batch heads query key`; d_k is the width of a query or a key within one
 head, d_v that of a value.
@@ -89,7 +90,7 @@ class AdditiveScores(nn.Module):
 def padding_mask(
     lengths: Int[Tensor, " batch"], time: int
 ) -> Bool[Tensor, "batch 1 1 key"]:
-    """Allows the first `lengths[b]` of `time` keys, the rest being padding.
+    """True for the first `lengths[b]` of `time` keys; the rest are padding.
 
     Raises ValueError for a length that is negative or beyond `time`.
     """
@@ -102,9 +103,9 @@ def padding_mask(
 def causal_mask(
     time: int, *, key_time: int | None = None, device: torch.device | None = None
 ) -> Bool[Tensor, "1 1 query key"]:
-    """Allows each of `time` queries its own position and those before it.
+    """Each of `time` queries may attend to its own position and earlier ones.
 
-    With `key_time` keys, the queries stand at the last `time` of their positions.
+    With `key_time` keys, the queries are at the last `time` positions of the keys.
     Raises ValueError if there are fewer keys than queries.
     """
     key_time = time if key_time is None else key_time
@@ -121,11 +122,11 @@ def masked_softmax(
     scores: Float[Tensor, "*batch query key"],
     mask: Bool[Tensor, "*#batch #query #key"] | None = None,
 ) -> Float[Tensor, "*batch query key"]:
-    """The softmax over the allowed keys; a row that allows none is zero, not NaN."""
+    """The softmax over the allowed keys; a row without any is zero, not NaN."""
     if mask is None:
         return scores.softmax(-1)
     any_allowed = mask.any(-1, keepdim=True)
-    # A row of -inf alone would be 0/0, and its gradient NaN even where it is discarded.
+    # A row of nothing but -inf would give 0/0, and a NaN gradient even if not used.
     blocked = ~mask & any_allowed
     return scores.masked_fill(blocked, -math.inf).softmax(-1) * any_allowed
 
@@ -151,10 +152,10 @@ def fused_attention(
     causal: bool = False,
     dropout: float = 0.0,
 ) -> Float[Tensor, "*batch query d_v"]:
-    """The same output from torch's kernel, which need not store the weights.
+    """The same output from torch's fused kernel, which does not store the weights.
 
-    causal: joins `causal_mask` to the mask; faster than passing it.
-    dropout: the share of weights that are set to zero; the others grow to make up.
+    causal: combines `causal_mask` with the mask; faster than passing it as a mask.
+    dropout: probability of setting a weight to zero; the others are scaled up.
     """
     if query.device.type == "cpu" and query.dtype == torch.bfloat16:
         # The kernel is several times slower in bfloat16 on most CPUs.
@@ -163,7 +164,7 @@ def fused_attention(
             output = fused_attention(q, k, v, mask=mask, causal=causal, dropout=dropout)
         return output.to(query.dtype)
     q_time, k_time = query.shape[-2], key.shape[-2]
-    causal = causal and q_time > 1  # a single query is the last, and may see all keys
+    causal = causal and q_time > 1  # a single query is at the last position: no mask
     if causal and (mask is not None or q_time != k_time):
         triangle = causal_mask(q_time, key_time=k_time, device=query.device)[0, 0]
         mask, causal = triangle if mask is None else mask & triangle, False
@@ -172,7 +173,7 @@ def fused_attention(
             query, key, value, dropout_p=dropout, is_causal=causal
         )
     any_allowed = mask.any(-1, keepdim=True)
-    # Kernels differ in what they make of a row that allows nothing: they get none.
+    # Kernels differ on rows without an allowed key, so these are allowed all keys here.
     output = F.scaled_dot_product_attention(
         query, key, value, attn_mask=mask | ~any_allowed, dropout_p=dropout
     )
@@ -183,9 +184,9 @@ def fused_attention(
 
 
 class MultiHeadAttention(nn.Module):
-    """Concat(head_1, ..., head_h) W^O, each head in its own subspace of one sequence.
+    """Concat(head_1, ..., head_h) W^O, each head with its own projections.
 
-    dropout: acts on the weights while training.
+    dropout: of the attention weights, while training.
     Raises ValueError unless `num_heads` divides `embed_dim`, and for a dropout outside
     [0, 1).
     """
@@ -202,7 +203,7 @@ class MultiHeadAttention(nn.Module):
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must lie in [0, 1), not {dropout}")
         self.embed_dim, self.num_heads, self.dropout = embed_dim, num_heads, dropout
-        # W^Q, W^K and W^V of all heads, one below the other: one product, not 3 h.
+        # W^Q, W^K and W^V of all heads, stacked: one matrix product instead of 3 h.
         self.in_proj = nn.Linear(embed_dim, 3 * embed_dim, bias=bias)
         self.out_proj = nn.Linear(embed_dim, embed_dim, bias=bias)
         nn.init.xavier_uniform_(self.in_proj.weight)
@@ -220,11 +221,11 @@ class MultiHeadAttention(nn.Module):
         causal: bool = False,
         **given: Any,
     ) -> Float[Tensor, "batch query d"]:
-        """Attention of `query` to `key`, or to itself if that is left out.
+        """Attention of `query` to `key`; self-attention if `key` is left out.
 
         value: the same as `key` if it is left out.
-        given: what a subclass's `project` takes beyond these three.
-        A query that may attend to nothing gets the bias of `out_proj`.
+        given: further arguments of a subclass's `project`.
+        The output of a query that may attend to no key is the bias of `out_proj`.
         Raises ValueError for shapes that do not fit together.
         """
         q, k, v = self.project(query, key, value, **given)
@@ -245,7 +246,7 @@ class MultiHeadAttention(nn.Module):
     ) -> tuple[
         Float[Tensor, "batch query d"], Float[Tensor, "batch heads query all_keys"]
     ]:
-        """`forward` written out, without dropout: the output and the weights."""
+        """As `forward`, without the fused kernel and dropout: output and weights."""
         q, k, v = self.project(query, key, value, **given)
         self._check_mask(mask, q, k)
         if causal:
@@ -283,7 +284,7 @@ class MultiHeadAttention(nn.Module):
     def merge(
         self, heads: Float[Tensor, "batch heads query d_k"]
     ) -> Float[Tensor, "batch query d"]:
-        """The heads side by side again, times W^O."""
+        """The heads concatenated, times W^O."""
         return self.out_proj(heads.transpose(1, 2).flatten(2))
 
     def _check_shapes(

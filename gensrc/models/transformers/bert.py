@@ -1,19 +1,19 @@
-"""BERT: an encoder that sees both sides, trained to fill masked tokens in.
+"""BERT: a bidirectional Transformer encoder, trained to predict masked tokens.
 
 Devlin, Chang, Lee and Toutanova, BERT: Pre-training of Deep Bidirectional Transformers
 for Language Understanding, NAACL 2019, is the source of the network and of the masking
-(section 3.1). What it is then set to is in `gensrc.models.transformers.bert_heads`.
+(section 3.1). Heads for fine-tuning are in `gensrc.models.transformers.bert_heads`.
 
-Deviations: no next-sentence task, which Liu and others, RoBERTa, 2019, found no need
-for. The feed-forward layers are always four times as wide as the model. Normalisation
-adds torch's 1e-5 to the variance, not 1e-12. Weights start with the published deviation
-of 0.02 at the published width of 768, and with a larger one in a narrower model. [CLS]
-is our BOS, [SEP] our EOS.
+Deviations: no next-sentence task, which Liu and others, RoBERTa, 2019, found to be
+unnecessary. The feed-forward layers are always four times as wide as the model. Layer
+normalisation adds torch's 1e-5 to the variance, not 1e-12. Weights are initialised with
+the published standard deviation of 0.02 at the published width of 768, and with a
+larger one in a narrower model. [CLS] is our BOS, [SEP] our EOS.
 
 Ids are those of `gensrc.data.vocabulary`, and one more: `vocab_size` itself is [MASK].
-A row is BOS first EOS, or BOS first EOS second EOS, padded with PAD. Which of the two
-texts a token belongs to is read off the ids. A row of nothing but PAD comes out finite
-and of no meaning, and adds nothing to a masked loss.
+A row is BOS first EOS, or BOS first EOS second EOS, padded with PAD. Segments are
+computed from the ids. The output of a row of nothing but PAD is finite but meaningless;
+such a row adds nothing to a masked loss.
 """
 
 import math
@@ -37,7 +37,7 @@ def row(
 ) -> list[int]:
     """BOS first EOS, or BOS first EOS second EOS, cut or padded to `max_length`.
 
-    Raises ValueError if there is no room for all of `first` and one token more.
+    Raises ValueError if `first`, BOS, EOS and one more token exceed `max_length`.
     """
     ids = [BOS, *first, EOS]
     if second is not None:
@@ -51,13 +51,13 @@ def row(
 
 
 def segments(ids: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
-    """0 up to and with the first EOS of a row, 1 after it."""
+    """Segment of each token: 0 up to and including the first EOS of a row, then 1."""
     ends = (ids == EOS).long()
     return (ends.cumsum(1) - ends).clamp(max=1)
 
 
 class MaskedTokens(NamedTuple):
-    """What a masked language model reads, and where it is asked."""
+    """The input of a masked language model, and the positions that it predicts."""
 
     inputs: Int[Tensor, "batch time"]
     chosen: Bool[Tensor, "batch time"]
@@ -71,9 +71,10 @@ def mask_tokens(
     share: float = 0.15,
     generator: torch.Generator | None = None,
 ) -> MaskedTokens:
-    """Choose `share` of the tokens; 80 % become `mask_id`, 10 % random, 10 % stay.
+    """Choose tokens with probability `share`, and replace most of them.
 
-    Special tokens are never chosen. Raises ValueError for a share outside (0, 1).
+    Of the chosen ones, 80 % become `mask_id`, 10 % a random token, 10 % stay. Special
+    tokens are never chosen. Raises ValueError for a share outside (0, 1).
     """
     if not 0 < share < 1:
         raise ValueError(f"the share of masked tokens must lie in (0, 1), not {share}")
@@ -89,9 +90,9 @@ def mask_tokens(
 
 
 class Bert(nn.Module):
-    """From ids to one vector a token, each aware of all tokens of its row.
+    """The encoder: from ids to one vector a token, which depends on the whole row.
 
-    causal: each is aware of those before it alone.
+    causal: a token's vector depends on that token and earlier ones only.
     Raises ValueError for sizes that do not fit together, as `transformer.Config` and
     `MultiHeadAttention` do.
     """
@@ -146,10 +147,10 @@ class Bert(nn.Module):
 
 
 def initialise(module: nn.Module) -> None:
-    """Weights from N(0, std^2), cut off at two deviations; biases 0."""
+    """Weights from N(0, std^2), truncated at two standard deviations; biases 0."""
     for part in module.modules():
         if isinstance(part, nn.Linear | nn.Embedding):
-            # A narrow layer adds up fewer terms, which have to be larger for it.
+            # A narrower layer sums fewer terms, so each has to be larger.
             width = part.weight.shape[1]
             std = 0.02 * math.sqrt(768 / width)
             nn.init.trunc_normal_(part.weight, std=std, a=-2 * std, b=2 * std)
@@ -157,13 +158,13 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(part.bias)
 
 
-# --- how it is trained ---
+# --- training objectives ---
 
 
 class MaskedLM(nn.Module):
-    """p(token | all tokens that are not masked), for each masked token on its own.
+    """p(token | masked row) for each masked token, independently of each other.
 
-    Its arguments are those of `Bert`.
+    Arguments are those of `Bert`.
     """
 
     def __init__(self, **config: int | float | bool) -> None:
@@ -181,7 +182,7 @@ class MaskedLM(nn.Module):
         return self.to_logits(self.bert(ids))
 
     def to_logits(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocab"]:
-        """The output layer shares its weights with the vectors of the tokens."""
+        """The output layer shares its weight matrix with the token embedding."""
         x = self.norm(F.gelu(self.dense(x)))
         return F.linear(x, self.bert.tokens.weight, self.bias)
 
@@ -191,18 +192,18 @@ class MaskedLM(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
-        """Cross-entropy in nats a chosen token; 0 if chance chose none."""
+        """Cross-entropy in nats a masked token; 0 if no token was chosen."""
         masked = mask_tokens(batch, mask_id=self.bert.mask_id, generator=generator)
         logits = self.to_logits(self.bert(masked.inputs)[masked.chosen])
         return mean_cross_entropy(logits, batch[masked.chosen])
 
 
 class LeftToRight(MaskedLM):
-    """The same network under a causal mask: p(token | the tokens before it).
+    """The same network with a causal mask: p(token | earlier tokens).
 
-    Entry t of the logits is about the token t + 1.
+    Entry t of the logits predicts token t + 1.
 
-    share: of the tokens that a pass learns from: all, or as few as BERT masks.
+    share: of the tokens that enter the loss: 1 for all, 0.15 for as few as in BERT.
     """
 
     def __init__(self, *, share: float = 1.0, **config: int | float) -> None:
@@ -215,7 +216,7 @@ class LeftToRight(MaskedLM):
         *,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
-        """Cross-entropy in nats a token, padding and begin left out."""
+        """Cross-entropy in nats a token, without padding and the first token."""
         luck = torch.rand(batch[:, 1:].shape, generator=generator).to(batch.device)
         chosen = (batch[:, 1:] != PAD) & (luck < self.share)
         logits = self.to_logits(self.bert(batch[:, :-1])[chosen])

@@ -1,15 +1,15 @@
-"""A pre-trained BERT set to a task: classes of rows, and spans that answer a question.
+"""BERT fine-tuned: heads for text classification and for extractive answers.
 
 Devlin, Chang, Lee and Toutanova, BERT: Pre-training of Deep Bidirectional Transformers
 for Language Understanding, NAACL 2019, is the source of both (figures 4b and 4c).
 
-Deviations: classes are read off the mean of all tokens, not off the first. Nothing has
-taught the vector of the first token to stand for its row, as there is no next-sentence
-task in `gensrc.models.transformers.bert`. So the layer in between, the pooler, starts
-anew as well.
+Deviations: the class is predicted from the mean of all tokens' vectors, not from the
+first one's, which no next-sentence task has trained to represent its row (see
+`gensrc.models.transformers.bert`). So the layer in between, the pooler, is not
+pre-trained either.
 
-Rows of ids are those of `gensrc.models.transformers.bert`; both tasks refuse one of
-nothing but PAD.
+Rows of ids are those of `gensrc.models.transformers.bert`. Both heads raise an error
+for a row of nothing but PAD.
 """
 
 import torch
@@ -22,7 +22,7 @@ from gensrc.models.transformers.bert import Bert, initialise, segments
 
 
 class BertClassifier(nn.Module):
-    """A class for each row, read off the mean of the vectors of its tokens."""
+    """Logits of the class of each row, from the mean of its tokens' vectors."""
 
     def __init__(self, *, num_classes: int, **config: int | float | bool) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class BertClassifier(nn.Module):
 
 
 class BertSpanReader(nn.Module):
-    """The part of a row's second text that answers its first: where it starts and ends.
+    """The span of a row's second text that answers its first: first and last token.
 
     A span is a pair of positions, those of the answer's first and last token.
     """
@@ -69,7 +69,9 @@ class BertSpanReader(nn.Module):
     def forward(
         self, ids: Int[Tensor, "batch time"]
     ) -> tuple[Float[Tensor, "batch time"], Float[Tensor, "batch time"]]:
-        """Logits of each place as first and as last; -inf outside the second text.
+        """Logits of each position as first and as last token of the answer.
+
+        They are -inf outside the second text.
 
         Raises ValueError for a row that has no second text.
         """
@@ -116,5 +118,5 @@ def check_rows(ids: Int[Tensor, "batch time"]) -> None:
 
 
 def second_text(ids: Int[Tensor, "batch time"]) -> Bool[Tensor, "batch time"]:
-    """Where the tokens of a row's second text stand."""
+    """True at the tokens of a row's second text."""
     return (segments(ids) == 1) & (ids >= len(SPECIALS))

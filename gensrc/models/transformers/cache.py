@@ -1,4 +1,4 @@
-"""The keys and values of earlier tokens, kept so that nothing is computed twice.
+"""The key-value cache of a Transformer: the keys and values of earlier tokens.
 
 Shazeer, Fast Transformer Decoding: One Write-Head Is All You Need, 2019, section 2.4,
 is the source of the analysis: to continue a text, a Transformer needs only each block's
@@ -10,10 +10,10 @@ from torch import Tensor
 
 
 class KeyValueCache:
-    """The keys and values of one block, in room that is set aside once.
+    """The keys and values of one block, in memory that is allocated once.
 
-    Joining each new key to those before would copy them all at every step. To go back,
-    set `length`: what lies beyond it is overwritten.
+    Concatenating each new key would copy all earlier ones at every step. To go back,
+    set `length`: entries beyond it are overwritten.
     """
 
     def __init__(self, room: int) -> None:
@@ -21,7 +21,7 @@ class KeyValueCache:
         self.memory: tuple[Tensor, Tensor] | None = None
 
     def extend(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Keep those of new positions; returns all so far, as views.
+        """Store keys and values of new positions; returns all so far, as views.
 
         Raises ValueError if there is no more room.
         """
@@ -37,6 +37,6 @@ class KeyValueCache:
         return self.keys[:, :, :end], self.values[:, :, :end]
 
     def reorder(self, rows: Int[Tensor, " batch"]) -> None:
-        """Row i becomes what row `rows[i]` was; `memory` must be the same for both."""
+        """Copy row `rows[i]` to row i; `memory` must be the same for both."""
         for kept in (self.keys, self.values):
             kept[:, :, : self.length] = kept[rows, :, : self.length]

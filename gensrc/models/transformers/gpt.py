@@ -1,17 +1,17 @@
 """GPT: a causal Transformer that predicts the next token of a text.
 
 Radford and others, Improving Language Understanding by Generative Pre-Training, OpenAI,
-2018, is the source of the model, a decoder without an encoder to look at; Radford and
-others, Language Models are Unsupervised Multitask Learners, OpenAI, 2019, which is
-GPT-2, of blocks that normalise first, the last normalisation and the scaled residual
-layers. With a GPT-2's weights, brought here by `from_gpt2`, it computes the same.
+2018, is the source of the model, a decoder without cross-attention; Radford and others,
+Language Models are Unsupervised Multitask Learners, OpenAI, 2019, which is GPT-2, of
+pre-norm blocks, the final normalisation and the scaled residual layers. With a GPT-2's
+weights, converted by `from_gpt2`, it computes the same.
 
-Deviations: positions start with a standard deviation of 0.02, as in GPT-1 and the
-transformers library, where OpenAI's code for GPT-2 has 0.01. Attention weights are not
-dropped out, which would keep torch from its fast kernel; all other places of dropout
-are GPT-2's. The token PAD is never a target. With positions="rotary" there is no
-position embedding: queries and keys are turned, as in Su and others, RoFormer, 2021,
-and later GPTs; it learns sooner, and GPT-2's weights do not fit it.
+Deviations: position embeddings are initialised with a standard deviation of 0.02, as in
+GPT-1 and the transformers library; OpenAI's code for GPT-2 has 0.01. There is no
+dropout of attention weights, which would rule out torch's fast kernel; all other
+dropout is GPT-2's. The token PAD is never a target. With positions="rotary" there is no
+position embedding: queries and keys are rotated, as in Su and others, RoFormer, 2021,
+and later GPTs; training is faster, and GPT-2's weights do not fit.
 """
 
 import math
@@ -34,16 +34,16 @@ from gensrc.models.transformers.transformer import (
 )
 
 STD = 0.02
-"""The standard deviation with which matrices and embeddings start."""
+"""The standard deviation with which matrices and embeddings are initialised."""
 
 
 class GPT(nn.Module):
     """p(x_t | x_<t) for tokens 0 to vocab_size - 1, by blocks of causal attention.
 
-    max_length: of a sequence, the context.
-    positions: "learned", a vector for each position, as GPT-2 has them; or
-        one of the others in `gensrc.models.transformers.positions`.
-    dropout: of the embeddings and of what each sublayer adds.
+    max_length: the longest sequence that fits (the context length).
+    positions: "learned", a vector for each position, as in GPT-2; or one of the
+        others in `gensrc.models.transformers.positions`.
+    dropout: of the embeddings and of the output of each sublayer.
 
     Raises ValueError for sizes that do not fit together.
     """
@@ -81,10 +81,10 @@ class GPT(nn.Module):
         self._start()
 
     def _start(self) -> None:
-        """Weights as published: N(0, 0.02^2), and less where a block adds its results.
+        """Initialise as published: N(0, 0.02^2), output projections scaled down.
 
-        The stream of vectors is a sum of two terms a block. With 1 / sqrt(2 layers) in
-        each of them its variance does not grow with the depth.
+        Each block adds two terms to the residual stream. Scaled by 1 / sqrt(2 layers),
+        they keep its variance from growing with the depth.
         """
         residual = STD / math.sqrt(2 * len(self.encoder.blocks))
         for name, weight in self.named_parameters():
@@ -100,29 +100,29 @@ class GPT(nn.Module):
         mask: Bool[Tensor, "#batch #heads #time #key"] | None = None,
         cache: Sequence[Cache] | None = None,
     ) -> Float[Tensor, "batch time vocab"]:
-        """Entry t of the logits is about token t + 1 and has seen those up to t.
+        """Entry t of the logits predicts token t + 1, from tokens 0 to t.
 
-        positions: where the tokens stand, if not one after another from 0 on, or after
-            those in the cache.
-        mask: True where attention is allowed; the causal one is joined to it.
-        cache: one object a block, with what was computed of earlier tokens.
+        positions: of the tokens; by default they count from 0, or from the end of the
+            cache.
+        mask: True where attention is allowed; the causal mask is combined with it.
+        cache: one object a block, with the keys and values of earlier tokens.
 
-        A token that may see nothing, as where a whole row is padding and masked, gets
-        finite logits that mean nothing. Raises ValueError for no tokens, for a token
-        outside the vocabulary, and for sequences longer than `max_length`.
+        The logits of a token that may attend to nothing, as in a row of masked padding,
+        are finite but meaningless. Raises ValueError for no tokens, for a token outside
+        the vocabulary, and for sequences longer than `max_length`.
         """
         self._check(ids)
         hidden = self.encoder(
             self.embed(ids), mask=mask, causal=True, positions=positions, cache=cache
         )
-        # One matrix for both ends: what a token means, and what speaks for it.
+        # The output layer shares its weight matrix with the token embedding.
         return F.linear(hidden, self.embed.weight)
 
     def loss(self, batch: Int[Tensor, "batch time"]) -> Float[Tensor, ""]:
         """Cross-entropy in nats a token, of all tokens but the first of each row.
 
-        Padding comes at the end of a row and counts for nothing. Raises ValueError for
-        a batch with nothing to predict.
+        Padding, at the end of a row, is ignored. Raises ValueError for a batch with
+        nothing to predict.
         """
         targets = batch[:, 1:]
         if not bool((targets != PAD).any()):
@@ -141,9 +141,9 @@ class GPT(nn.Module):
     ) -> Float[Tensor, " later"]:
         """log p of each token of a long text but the first, in nats.
 
-        The text is read in windows of the context's length that begin `stride` tokens
-        apart (half the context, if not given): all but its first tokens are judged with
-        at least max_length - stride tokens before them.
+        The text is read in windows of max_length tokens, whose starts are `stride`
+        tokens apart (by default half of max_length): beyond the first window, every
+        token is predicted from at least max_length - stride tokens.
 
         Raises ValueError for fewer than two tokens and a stride that skips some.
         """
@@ -178,7 +178,7 @@ class GPT(nn.Module):
 
 # --- the names of the transformers library ---
 
-# Ours and those of `GPT2LMHeadModel`, without the number of the block.
+# Our names of weights to those of `GPT2LMHeadModel`, without the block's number.
 GPT2_NAMES = {
     "embed": "transformer.wte",
     "encoder.position_embedding": "transformer.wpe",
@@ -195,7 +195,7 @@ GPT2_NAMES = {
 def to_gpt2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A GPT's `state_dict` under the names and in the layout of `GPT2LMHeadModel`.
 
-    Raises ValueError for a GPT without learned positions, which GPT-2 cannot be.
+    Raises ValueError for a GPT without learned positions, which GPT-2 needs.
     """
     if "encoder.position_embedding.weight" not in state:
         raise ValueError('GPT-2 has learned positions: build with positions="learned"')
@@ -211,7 +211,7 @@ def from_gpt2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises ValueError for a weight that GPT has not.
     """
     names = {theirs: ours for ours, theirs in GPT2_NAMES.items()}
-    # The output matrix is the embedding once more; old files hold their masks as well.
+    # Left out: the output matrix, which is the embedding, and old files' masks.
     kept = {
         name: weight
         for name, weight in state.items()
@@ -230,6 +230,6 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
 
 
 def _transposed(name: str, weight: Tensor) -> Tensor:
-    """The library keeps matrices of linear layers the other way round."""
+    """The library stores the matrices of linear layers transposed."""
     linear = re.search(r"(proj|linear\d|c_attn|c_fc)\.weight$", name)
     return weight.T.contiguous() if linear else weight

@@ -1,4 +1,4 @@
-"""Positions of tokens: sinusoidal vectors to add, or rotary embedding (RoPE).
+"""Position encodings of Transformers: sinusoidal, and rotary embedding (RoPE).
 
 Sinusoidal positions are those of Vaswani and others, Attention Is All You Need, NeurIPS
 2017, section 3.5; rotary ones of Su and others, RoFormer: Enhanced Transformer with
@@ -34,8 +34,8 @@ def sinusoidal(
 
 
 def rope(positions: Int[Tensor, "batch time"], d_k: int) -> Rope:
-    """The angles by which `apply_rope` turns each pair of features at these positions,
-    as their cosines and sines."""
+    """Cosines and sines of the angles by which `apply_rope` rotates each pair of
+    features at these positions."""
     angles = positions[:, None, :, None] * frequencies(d_k, device=positions.device)
     return angles.cos(), angles.sin()
 
@@ -43,7 +43,7 @@ def rope(positions: Int[Tensor, "batch time"], d_k: int) -> Rope:
 def apply_rope(
     x: Float[Tensor, "batch heads time d_k"], angles: Rope
 ) -> Float[Tensor, "batch heads time d_k"]:
-    """Turn each pair of features of a query or a key (Su et al., equation 34)."""
+    """Rotate each pair of features of a query or a key (Su et al., equation 34)."""
     (a, b), (cos, sin) = x.unflatten(-1, (-1, 2)).unbind(-1), angles
     turned = torch.stack([a * cos - b * sin, a * sin + b * cos], -1)
     return turned.flatten(-2).to(x.dtype)

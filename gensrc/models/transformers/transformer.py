@@ -1,26 +1,26 @@
-"""The Transformer: positions, blocks, an encoder, a decoder, and the two together.
+"""The Transformer: blocks, encoder, decoder, and the model of source and target.
 
 Vaswani and others, Attention Is All You Need, NeurIPS 2017, is the source of all but
-three things: positions that are learned come from Gehring and others, Convolutional
-Sequence to Sequence Learning, ICML 2017; rotary ones are in
-`gensrc.models.transformers.positions`; and blocks that normalise first are studied by
-Xiong and others, On Layer Normalization in the Transformer Architecture, ICML 2020.
+three things: learned positions come from Gehring and others, Convolutional Sequence to
+Sequence Learning, ICML 2017; rotary ones are in `gensrc.models.transformers.positions`;
+and pre-norm blocks are studied by Xiong and others, On Layer Normalization in the
+Transformer Architecture, ICML 2020.
 
 Deviations: dropout also acts on attention weights and within the feed-forward layer, as
-in torch; source and target have vocabularies of their own, so that the output layer
-shares its weights with the target's embedding alone. The paper does not say how weights
-start: matrices do as in Glorot and Bengio, 2010, which Xiong and others use, biases at
-0, and token vectors with a variance of 1 / embed_dim.
+in torch; source and target have separate vocabularies, so the output layer shares its
+weights with the target's embedding alone. The paper does not say how weights are
+initialised: here matrices as in Glorot and Bengio, 2010, which Xiong and others use,
+biases with 0, and token embeddings with a variance of 1 / embed_dim.
 
-An encoder with `causal=True` is a decoder without cross-attention, as GPT has it. Masks
-are those of `gensrc.models.transformers.attention`: True where attention is allowed,
-joined by `&`. Positions that are masked everywhere still have an output, finite and of
-no meaning.
+An encoder with `causal=True` is a decoder without cross-attention, as in GPT. Masks are
+those of `gensrc.models.transformers.attention`: True where attention is allowed,
+combined by `&`. The output of positions that are masked everywhere is finite but
+meaningless.
 
-`cache`, one object a block, lets a sequence be fed in pieces: a block hands keys and
+`cache`, one object a block, lets a sequence be fed in pieces: a block passes keys and
 values of the new positions to `cache.extend`, which returns those of all so far, and
-keeps in `cache.memory` what it computes of the encoder's output. `positions` says where
-the new ones stand, and counts on from `cache.length` if it is left out.
+stores its keys and values of the encoder's output in `cache.memory`. `positions` are
+those of the new tokens; by default they count on from `cache.length`.
 """
 
 import math
@@ -55,7 +55,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @runtime_checkable
 class Cache(Protocol):
-    """What a block keeps of the positions before; made by whoever feeds in pieces."""
+    """A block's cache of earlier positions; made by the caller who feeds in pieces."""
 
     length: int
     memory: tuple[Tensor, Tensor] | None
@@ -113,9 +113,9 @@ class Config:
 
 
 class Attention(MultiHeadAttention):
-    """Attention that can rotate its queries and keys, and go on from a cache.
+    """Multi-head attention with optional rotary positions and cache.
 
-    With a cache, a mask covers all keys so far.
+    With a cache, the mask covers all keys so far.
     """
 
     def project(
@@ -147,7 +147,7 @@ class Attention(MultiHeadAttention):
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with an activation between, at each position on its own."""
+    """Two linear layers with an activation between, applied at each position."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -163,7 +163,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """What the two kinds of block share: a sublayer, added to what went into it."""
+    """The base of both kinds of block: residual connections with normalisation."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -242,7 +242,7 @@ class DecoderBlock(Block):
 
 
 class Stack(nn.Module):
-    """Positions, blocks, and a last normalisation where the blocks need one."""
+    """Positions, blocks, and a final normalisation where the blocks need one."""
 
     def __init__(self, config: Config, block: Callable[[Config], Block]) -> None:
         super().__init__()
@@ -257,7 +257,7 @@ class Stack(nn.Module):
             elif name.endswith("bias"):
                 nn.init.zeros_(weight)
         if config.positions == "learned":
-            # Like token vectors, which enter the stack with a variance of 1.
+            # Variance 1, as token vectors have when they enter the stack.
             length = config.max_length or 0
             self.position_embedding = nn.Embedding(length, config.embed_dim)
 
@@ -268,7 +268,9 @@ class Stack(nn.Module):
         cache: Sequence[Cache] | None,
         **given: Any,
     ) -> Float[Tensor, "batch time d"]:
-        """Positions, all blocks with what is given to each, the last normalisation.
+        """Add positions, apply all blocks and the final normalisation.
+
+        given: further arguments of each block.
 
         Raises ValueError for a position that is negative or beyond `max_length`.
         """
@@ -305,7 +307,7 @@ class Stack(nn.Module):
 
 
 class Encoder(Stack):
-    """Vectors to vectors of the same shape, each aware of the others it may see."""
+    """Self-attention blocks: vectors to vectors of the same shape."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config, EncoderBlock)
@@ -323,7 +325,7 @@ class Encoder(Stack):
 
 
 class Decoder(Stack):
-    """The same with a look at the encoder's output, `memory`, in every block."""
+    """The same, with cross-attention to the encoder's output, `memory`."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config, DecoderBlock)
@@ -347,7 +349,7 @@ class Decoder(Stack):
 
 
 class TokenEmbedding(nn.Embedding):
-    """A learned vector for each token, times the root of its width (section 3.4)."""
+    """A learned vector for each token, times sqrt(embed_dim) (section 3.4)."""
 
     def __init__(self, vocab_size: int, embed_dim: int) -> None:
         super().__init__(vocab_size, embed_dim)
@@ -361,12 +363,12 @@ class TokenEmbedding(nn.Embedding):
 
 
 def token_mask(ids: Int[Tensor, "batch key"]) -> Bool[Tensor, "batch 1 1 key"]:
-    """Allows all tokens but padding."""
+    """The mask that allows all tokens but padding."""
     return (ids != PAD)[:, None, None, :]
 
 
 class Transformer(nn.Module):
-    """From a source to the logits of each next token of a target.
+    """Encoder and decoder: logits of each next token of a target, given a source.
 
     Each is padded with PAD at the end to one length. A target begins with BOS and ends
     with EOS; a source is as it is.
@@ -394,7 +396,7 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, "batch time vocab"]:
         """The logits of the token that follows each token of `target`.
 
-        Padding at a target's end needs no mask: what is real cannot see so far ahead.
+        Padding at a target's end needs no mask: the causal mask hides it.
         """
         hidden = self.decoder(
             self.target(target),
@@ -414,7 +416,7 @@ class Transformer(nn.Module):
     def loss(
         self, source: Int[Tensor, "batch source"], target: Int[Tensor, "batch time"]
     ) -> Float[Tensor, ""]:
-        """Cross-entropy in nats a token of the target, EOS among them, PAD not."""
+        """Cross-entropy in nats a token of the target, with EOS, without PAD."""
         logits = self(source, target[:, :-1]).float()
         return F.cross_entropy(
             logits.flatten(0, 1), target[:, 1:].flatten(), ignore_index=PAD
@@ -423,11 +425,11 @@ class Transformer(nn.Module):
 
 @contextmanager
 def attention_maps(module: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """While it is open, every attention in `module` leaves its weights in the result.
+    """Context manager: records the weights of every attention layer in `module`.
 
-    The keys are the names of the attentions, such as "decoder.blocks.0.cross_attn"; a
-    later forward pass overwrites the maps of one before. Raises ValueError for a pass
-    with a cache, whose earlier keys are in no map.
+    The keys are the names of the layers, such as "decoder.blocks.0.cross_attn"; each
+    forward pass overwrites the maps of the one before. Raises ValueError for a pass
+    with a cache, as its maps would lack the earlier keys.
     """
     maps: dict[str, Tensor] = {}
 

@@ -4,10 +4,9 @@ Salimans, Kingma and Welling, Markov Chain Monte Carlo and Variational Inference
 Bridging the Gap, ICML 2015, train a convolutional variational autoencoder on binarised
 digits.
 
-Deviations: the network is a plain one of ours: pixels are halved twice by strided
-convolutions, with one residual block at each of the two smaller sizes, and doubled
-twice by convolutions to four times the channels, which are then laid out as two rows
-and columns.
+Deviations: the network is our own: two strided convolutions, each followed by a
+residual block, halve the size; in the decoder two sub-pixel convolutions (pixel
+shuffle) double it.
 
 Shapes: b examples, c h w the picture, d the latent variables.
 """
@@ -20,8 +19,8 @@ from gensrc.models.vae import vae
 
 
 class ZeroInitResidual(nn.Module):
-    """x + two 3x3 convolutions of x; the second begins at zero, so that the block
-    begins as the identity.
+    """x + two 3x3 convolutions of x; the second is initialised with zeros, so that the
+    block starts as the identity.
     """
 
     def __init__(self, channels: int) -> None:
@@ -60,7 +59,7 @@ class ConvEncoder(nn.Sequential):
 
 
 class ConvDecoder(nn.Sequential):
-    """From `inputs` numbers to flat pixels, the way back; any leading axes are kept.
+    """From `inputs` numbers to flat pixels, with any leading axes.
 
     Raises ValueError if height or width of the picture is not divisible by 4.
     """
@@ -88,8 +87,7 @@ class ConvDecoder(nn.Sequential):
 
 
 class ConvVAE(vae.VAE):
-    """`vae.VAE` with convolutions for perceptrons; bound, loss and sampling are
-    inherited.
+    """`vae.VAE` with convolutional networks; bound, loss and sampling are inherited.
 
     channels: of the larger of the two hidden sizes; the smaller has twice as many.
 
@@ -106,7 +104,7 @@ class ConvVAE(vae.VAE):
     ) -> None:
         encoder = ConvEncoder(image_shape, channels, 2 * latent_dim)
         decoder = ConvDecoder(latent_dim, channels, image_shape)
-        # The parent's own networks, made as small as they can be, are replaced.
+        # The parent's networks, built as small as possible, are replaced.
         super().__init__(
             image_shape=image_shape,
             hidden_dim=1,

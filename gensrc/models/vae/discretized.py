@@ -1,9 +1,9 @@
-"""A variational autoencoder of stored pixels: a probability for each of 256 levels.
+"""A VAE with a discretised likelihood: a probability for each of 256 levels a pixel.
 
 Salimans, Karpathy, Chen and Kingma, PixelCNN++, ICLR 2017, section 2.1, is the source
-of the mixture of logistic distributions that is cut into levels. Kingma et al.
-(Improved Variational Inference with Inverse Autoregressive Flow, NeurIPS 2016) decode
-with a single one.
+of the discretised mixture of logistic distributions. Kingma et al. (Improved
+Variational Inference with Inverse Autoregressive Flow, NeurIPS 2016) have a single one
+in the decoder.
 
 Deviations: pixels are independent given z, where PixelCNN++ has each depend on those
 before it. A level is k/255 in [0, 1], not in [-1, 1].
@@ -23,12 +23,13 @@ from gensrc.models.vae.vae import VAE, mlp
 
 
 class DiscretizedVAE(VAE):
-    """A VAE whose decoder gives each pixel a probability for every level of a byte.
+    """A VAE whose decoder gives each pixel a probability for each of 256 levels.
 
-    Its bound is that of stored pictures, so it can be quoted in bits per dimension and
-    held against the size of a file. It is no bound of binarised ones, and no density.
+    Its bound is on the probability of pictures of 8-bit pixels, so it can be stated in
+    bits per dimension and compared with file sizes. It cannot be compared with bounds
+    of binarised pictures or of densities.
 
-    num_components: how many logistic distributions are mixed at each pixel.
+    num_components: of the mixture of logistic distributions at each pixel.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class DiscretizedVAE(VAE):
         self.decoder = mlp(latent_dim, hidden_dim, 3 * num_components * pixels)
         output = self.decoder[-1]
         assert isinstance(output, nn.Linear)
-        with torch.no_grad():  # begin with the components spread over the levels
+        with torch.no_grad():  # initialise with components spread over the levels
             spread = output.bias.view(3, num_components, pixels)
             spread[1] = torch.linspace(0, 1, num_components).unsqueeze(1)
             spread[2] = -2.0

@@ -1,20 +1,20 @@
-"""Hierarchies of latent variables: the plain one, whose encoder climbs, and the ladder,
-whose encoder climbs and returns.
+"""VAEs with several layers of latent variables: the plain hierarchy and the Ladder VAE.
 
 Both share one generative model, z_L ~ N(0, I), z_i ~ p(z_i | z_{i+1}), x ~ p(x | z_1),
 Gaussian with diagonal variances down to Bernoulli pixels. The plain hierarchy (Burda,
 Grosse and Salakhutdinov, Importance Weighted Autoencoders, ICLR 2016, section 5)
-proposes q(z_1 | x) and then q(z_{i+1} | z_i). The ladder (Sonderby, Raiko, Maaloe,
-Sonderby and Winther, Ladder Variational Autoencoders, NeurIPS 2016)
-climbs without drawing, and on the way down combines what the picture says of z_i with
-what z_{i+1} expects of it, as the product of two Gaussians.
+has the posterior q(z_1 | x) q(z_2 | z_1) ..., drawn from the bottom up. The ladder
+(Sonderby, Raiko, Maaloe, Sonderby and Winther, Ladder Variational Autoencoders, NeurIPS
+2016) computes a Gaussian for each layer from x by a deterministic upward pass, and
+draws from the top down: q(z_i | x, z_{i+1}) is the product of that Gaussian and of the
+prior p(z_i | z_{i+1}).
 
-As the latter found important, hidden units have batch normalisation, in both kinds.
-What `elbo` and `log_weights` return is therefore a bound in evaluation mode only, where
-an example does not depend on its batch.
+Hidden units have batch normalisation in both kinds, which the latter found important.
+So `elbo` and `log_weights` are bounds in evaluation mode only, where an example does
+not depend on its batch.
 
-Deviations: the networks end in the logarithm of a variance, not in a softplus; hidden
-units are rectified (theirs are leaky); all hidden layers have one width.
+Deviations: the networks output the logarithm of a variance, without a softplus; hidden
+units are ReLUs (theirs are leaky); all hidden layers have one width.
 
 Shapes: b examples, c h w the picture, k samples, d the variables of a layer. Layers
 count from the pixels: index 0 of every list is z_1.
@@ -41,7 +41,7 @@ class Gaussian(NamedTuple):
     log_var: Float[Tensor, "*b d"]
 
     def sample(self, generator: torch.Generator | None) -> Float[Tensor, "*b d"]:
-        """A sample that lets gradients through; the noise is drawn on the CPU."""
+        """A reparameterised sample; the noise is drawn on the CPU."""
         noise = torch.randn(self.mean.shape, generator=generator).to(self.mean.device)
         return self.mean + (0.5 * self.log_var).exp() * noise
 
@@ -50,8 +50,8 @@ class Gaussian(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """What became of one layer: the value drawn, and the two distributions of it given
-    the values drawn before.
+    """A layer's sample, and its posterior and prior given the samples that they depend
+    on.
     """
 
     z: Float[Tensor, "k b d"]
@@ -71,8 +71,8 @@ class LayeredElbo(NamedTuple):
 
     reconstruction: Float[Tensor, " b"]
     kl: Float[Tensor, "b layers"]
-    """What each layer costs; only the sum over layers is sure not to be negative on
-    average.
+    """The divergence of each layer; only their sum is certain to be non-negative, and
+    that on average.
     """
 
     @property
@@ -89,8 +89,8 @@ def kl_between(q: Gaussian, p: Gaussian) -> Float[Tensor, "*b"]:
 
 
 def product(one: Gaussian, other: Gaussian) -> Gaussian:
-    """The normalised product of two Gaussian densities: precisions add, means are
-    weighed by them.
+    """The normalised product of two Gaussian densities: precisions add up, means are
+    weighted by them.
     """
     precisions = (-one.log_var).exp(), (-other.log_var).exp()
     total = precisions[0] + precisions[1]
@@ -159,14 +159,14 @@ class HierarchicalVAE(nn.Module):
         return _gaussian(self.priors[index](above))
 
     def decode(self, z: Float[Tensor, "*b d"]) -> Bernoulli:
-        """p(x | z_1), one coin a pixel, of shape (*b, c, h, w)."""
+        """p(x | z_1), one Bernoulli a pixel, of shape (*b, c, h, w)."""
         logits = self.decoder(z).float().unflatten(-1, self.image_shape)
         return Bernoulli(logits=logits, validate_args=False)
 
     def sample(
         self, n: int, *, mean: bool = False, generator: torch.Generator | None = None
     ) -> Float[Tensor, "n c h w"]:
-        """n new pictures, drawn from the highest layer down; the coins' probabilities
+        """n new pictures, drawn from the highest layer down; the probabilities of white
         if `mean` is set.
         """
         where = next(self.parameters()).device
@@ -199,11 +199,11 @@ class HierarchicalVAE(nn.Module):
         return [Layer(*each) for each in zip(drawn, proposals, expected, strict=True)]
 
     def divergences(self, layers: list[Layer]) -> Float[Tensor, "k b layers"]:
-        """What each layer costs: in closed form for the highest, else the log-ratio of
-        the sample.
+        """The divergence of each layer: in closed form for the highest, else the
+        log-ratio of the sample.
 
-        Below the highest no closed form exists: p(z_i | z_{i+1}) hangs on a value that
-        was drawn after z_i.
+        Below the highest there is no closed form: p(z_i | z_{i+1}) depends on z_{i+1},
+        which is drawn given z_i.
         """
         ratios = [layer.log_ratio for layer in layers[:-1]]
         return torch.stack([*ratios, kl_between(layers[-1].q, layers[-1].p)], -1)
@@ -215,7 +215,7 @@ class HierarchicalVAE(nn.Module):
         samples: int = 50,
         generator: torch.Generator | None = None,
     ) -> list[Float[Tensor, "b d"]]:
-        """E[z_i | x] under q for each layer, averaged over `samples` ways there."""
+        """E[z_i | x] under q for each layer, averaged over `samples` samples."""
         return [layer.q.mean.mean(0) for layer in self.infer(x, samples, generator)]
 
     # --- the bounds ---
@@ -230,8 +230,8 @@ class HierarchicalVAE(nn.Module):
         return LayeredElbo(reconstruction[0], self.divergences(layers)[0])
 
     def loss(self, batch: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-        """Minus the evidence lower bound, in nats, mean over examples; no bound with
-        another `beta` than 1.
+        """Minus the evidence lower bound, in nats, mean over examples; no bound unless
+        `beta` is 1.
         """
         terms = self.elbo(batch)
         return (self.beta * terms.kl.sum(1) - terms.reconstruction).mean()
@@ -255,11 +255,11 @@ class HierarchicalVAE(nn.Module):
 
 
 class LadderVAE(HierarchicalVAE):
-    """The ladder: evidence of every layer is gathered on the way up, values are drawn
-    on the way down.
+    """The ladder: an upward pass gives a Gaussian for each layer, samples are drawn
+    from the top down.
 
-    q(z_L | x) is the evidence alone, q(z_i | x, z_{i+1}) the product of the evidence
-    and p(z_i | z_{i+1}).
+    q(z_L | x) is that Gaussian alone, q(z_i | x, z_{i+1}) its product with
+    p(z_i | z_{i+1}).
     """
 
     def _build_encoder(self, pixels: int, hidden: int) -> None:
@@ -293,7 +293,7 @@ class LadderVAE(HierarchicalVAE):
         return layers
 
     def divergences(self, layers: list[Layer]) -> Float[Tensor, "k b layers"]:
-        """What each layer costs, in closed form given the values drawn above it."""
+        """The divergence of each layer, in closed form given the samples above it."""
         return torch.stack([kl_between(layer.q, layer.p) for layer in layers], -1)
 
 

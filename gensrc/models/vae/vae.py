@@ -5,8 +5,8 @@ variational autoencoder, its objective (equation 3), the reparameterisation (equ
 and the closed-form divergence (appendix B). Burda, Grosse and Salakhutdinov, Importance
 Weighted Autoencoders, ICLR 2016, equation 8, is the source of the tighter bound.
 
-Deviations: hidden units are rectified (the paper has tanh); the optimiser is chosen by
-whoever trains. The Gaussian decoder has one variance for all pixels, learned (Rybkin,
+Deviations: hidden units are ReLUs (the paper has tanh); the optimiser is the caller's
+choice. The Gaussian decoder has one variance for all pixels, learned (Rybkin,
 Daniilidis, Levine, ICML 2021) or given, instead of one per pixel. The weight on the
 divergence is that of Higgins et al. (beta-VAE, ICLR 2017), the free nats are those of
 Kingma et al. (Improved Variational Inference with Inverse Autoregressive Flow, NeurIPS
@@ -55,9 +55,9 @@ def gaussian_kl(
 def free_nats_kl(
     mean: Float[Tensor, "b d"], log_var: Float[Tensor, "b d"], nats: float
 ) -> Float[Tensor, ""]:
-    """The divergence averaged over b, in which no variable counts less than `nats`.
+    """The divergence averaged over b, at least `nats` for each variable.
 
-    A variable below that floor gets no gradient from here: its first nats are free.
+    A variable below that minimum gets no gradient from this term.
     """
     each = gaussian_kl(mean.unsqueeze(-1), log_var.unsqueeze(-1)).mean(0)
     return each.clamp(min=nats).sum()
@@ -126,20 +126,20 @@ class VAE(nn.Module):
     likelihood this is the linear VAE, whose optimum is known (Lucas et al., 2019).
 
     likelihood: "bernoulli" for pixels that are 0 or 1 (grey levels in between are
-    accepted, because everyone does it, but then the result is no likelihood),
+    accepted, as is common practice, but the result is then no likelihood),
     "continuous_bernoulli" for grey levels in [0, 1] (Loaiza-Ganem and Cunningham,
     NeurIPS 2019), "gaussian" for any real pixels.
 
     scale: the Gaussian's standard deviation; learned if it is None.
 
-    Raises ValueError for an unknown likelihood, a size below 1, fewer than no hidden
-    layers, and a scale that is not positive or not of a Gaussian.
+    Raises ValueError for an unknown likelihood, a size below 1, a negative number of
+    hidden layers, and a scale that is not positive or not of a Gaussian.
     """
 
     beta = 1.0
     """Weight of the divergence in `loss`; annealing raises it from 0 to 1."""
     free_nats = 0.0
-    """What each latent variable may cost, on average over a batch, free of charge."""
+    """The divergence of each latent variable, in nats, that the loss does not lower."""
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class VAE(nn.Module):
         log_var: Float[Tensor, "b d"],
         noise: Float[Tensor, "*k b d"],
     ) -> Float[Tensor, "*k b d"]:
-        """z = mean + sd * noise, a sample of q(z|x) that lets gradients through."""
+        """z = mean + sd * noise: a sample of q(z|x), differentiable in mean and sd."""
         return mean + (0.5 * log_var).exp() * noise
 
     def elbo(
@@ -218,7 +218,7 @@ class VAE(nn.Module):
     def loss(self, batch: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
         """Minus the evidence lower bound, in nats, mean over examples.
 
-        With another `beta` than 1, or with `free_nats`, it is no bound any more.
+        It is no bound if `beta` is not 1, or with `free_nats`.
         """
         terms = self.elbo(batch)
         if self.free_nats == 0:
@@ -255,7 +255,7 @@ class VAE(nn.Module):
     ) -> Float[Tensor, "n c h w"]:
         """n new pictures: z ~ p(z), then x ~ p(x|z), or its mean if `mean` is set.
 
-        The mean is what papers show; it is smoother than what the model believes in.
+        Papers usually show the mean, which is smoother than samples of the model.
         """
         where = next(self.parameters()).device
         with torch.no_grad():
@@ -284,7 +284,7 @@ def importance_weighted_bound(
 def _noise(
     shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
 ) -> Tensor:
-    # Drawn on the CPU and then moved: a GPU's generator gives other numbers for a seed.
+    # Drawn on the CPU and moved: a GPU's generator gives other numbers for a seed.
     return torch.randn(shape, generator=generator).to(device)
 
 

@@ -1,4 +1,4 @@
-"""Losses against their formulas, penalties against closed-form gradients, and updates that touch one player alone."""
+"""Losses against their formulas, penalties against closed-form gradients, updates of one network only."""
 
 import copy
 import math
@@ -44,7 +44,7 @@ def test_losses_stay_finite_where_the_sigmoid_is_zero_or_one():
         assert torch.isfinite(loss)
 
 
-def test_the_minimax_gradient_vanishes_where_the_discriminator_is_sure_and_the_other_does_not():
+def test_minimax_gradients_vanish_for_a_sure_discriminator_and_nonsaturating_ones_do_not():
     logit = torch.tensor([math.log(0.00034 / 0.99966)], requires_grad=True)
     (minimax,) = torch.autograd.grad(adversarial.minimax_loss(logit), logit)
     (other,) = torch.autograd.grad(adversarial.nonsaturating_loss(logit), logit)
@@ -52,7 +52,7 @@ def test_the_minimax_gradient_vanishes_where_the_discriminator_is_sure_and_the_o
     assert other.item() == pytest.approx(-0.99966, rel=1e-3)
 
 
-def test_penalties_of_a_linear_discriminator_are_its_weights():
+def test_penalties_of_a_linear_discriminator_follow_from_its_weights():
     real, fake = torch.randn(2, 7, 2)
     network = Linear(3.0, 4.0)
     r1 = adversarial.r1_penalty(network, real, fake, weight=0.2)
@@ -63,7 +63,7 @@ def test_penalties_of_a_linear_discriminator_are_its_weights():
     torch.testing.assert_close(network.weights.grad, 0.2 * network.weights.detach())
 
 
-def test_r1_looks_at_real_pictures_and_the_gradient_penalty_between_both():
+def test_r1_is_taken_at_real_pictures_and_the_gradient_penalty_between_both():
     seen = []
 
     def record(x):
@@ -78,7 +78,7 @@ def test_r1_looks_at_real_pictures_and_the_gradient_penalty_between_both():
     assert seen[1].std() > 0.2  # not the same place for all
 
 
-def test_a_flat_discriminator_has_a_finite_gradient_of_its_penalty():
+def test_penalty_of_a_constant_discriminator_has_a_finite_gradient():
     network = Linear(0.0, 0.0)
     adversarial.gradient_penalty(network, *torch.randn(2, 4, 2)).backward()
     assert torch.isfinite(network.weights.grad).all()
@@ -99,7 +99,7 @@ def same(before, network):
     return all(torch.equal(a, b) for a, b in zip(before, network.parameters(), strict=True))
 
 
-def test_each_update_moves_its_own_player_alone():
+def test_each_update_changes_its_own_network_only():
     generator, discriminator, on_g, on_d = pair()
     real, z = torch.randn(6, 1, 8, 8), torch.randn(6, 4)
     g, d = weights(generator), weights(discriminator)
@@ -134,7 +134,7 @@ def test_the_discriminator_is_unfrozen_even_if_the_update_fails():
     assert all(parameter.requires_grad for parameter in discriminator.parameters())
 
 
-def test_both_kinds_of_picture_are_augmented_and_the_generator_learns_through_it():
+def test_real_and_fake_pictures_are_augmented_and_gradients_pass_through():
     generator, discriminator, on_g, on_d = pair()
     seen = []
 
@@ -151,7 +151,7 @@ def test_both_kinds_of_picture_are_augmented_and_the_generator_learns_through_it
     assert not same(before, generator)
 
 
-def test_the_average_approaches_the_model_geometrically():
+def test_ema_weights_approach_the_model_geometrically():
     _, discriminator, *_ = pair()
     average = copy.deepcopy(discriminator)
     start = average.main[0].weight.detach().clone()

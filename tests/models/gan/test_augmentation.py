@@ -1,4 +1,4 @@
-"""Each change does what it says to every picture apart, and gradients pass."""
+"""Augmentations change every picture independently, and are differentiable."""
 
 import pytest
 import torch
@@ -54,7 +54,7 @@ def test_colour_changes_brightness_saturation_and_contrast_within_its_limits():
     torch.testing.assert_close(grey, contrast[:, None, None] * grey_before, atol=1e-4, rtol=1e-4)
 
 
-def test_every_change_is_linear_in_the_picture_for_its_gradient():
+def test_gradients_of_every_change_are_those_of_a_linear_map():
     x = pictures(4).double().requires_grad_()
 
     def changed(x):
@@ -64,7 +64,7 @@ def test_every_change_is_linear_in_the_picture_for_its_gradient():
     assert torch.autograd.gradcheck(lambda x: changed(x)[:, :, ::7, ::7], x[:1, :, :, :].detach().requires_grad_())
 
 
-def test_no_change_leaves_the_pictures_and_an_unknown_one_is_refused():
+def test_an_empty_list_changes_nothing_and_unknown_changes_are_refused():
     x = pictures(2)
     assert torch.equal(augmentation.augment(x, ()), x)
     with pytest.raises(ValueError, match="changes can be colour, translation, cutout; 'flip' is none of them"):

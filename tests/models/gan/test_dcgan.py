@@ -10,12 +10,12 @@ def count(network: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def test_the_parameters_are_as_many_as_in_the_article_on_pictures_of_64_pixels():
+def test_parameters_of_64_pixel_networks_are_as_many_as_in_the_article():
     assert count(Generator(64, 3, 100, 64)) == 3_576_704
     assert count(Discriminator(64, 3, 64)) == 2_765_568
 
 
-def test_the_layers_are_those_of_the_article_on_pictures_of_32_pixels():
+def test_layers_of_32_pixel_networks_are_those_of_the_article():
     convolutions = [layer for layer in Generator(32, 1).main if isinstance(layer, torch.nn.ConvTranspose2d)]
     channels = [(c.in_channels, c.out_channels) for c in convolutions]
     assert channels == [(100, 256), (256, 128), (128, 64), (64, 1)]
@@ -33,7 +33,7 @@ def test_every_power_of_two_works_at_any_width(size, norm):
     assert Discriminator(size, 2, width=3, norm=norm)(pictures).shape == (4,)
 
 
-def test_weights_begin_as_in_the_paper():
+def test_weights_are_initialised_as_in_the_paper():
     torch.manual_seed(0)
     for network in (Generator(32, 1), Discriminator(32, 1)):
         for layer in network.main:
@@ -61,7 +61,7 @@ def test_without_batch_normalisation_a_logit_depends_on_its_own_picture_alone(no
     assert [bool(gradient.any()) for gradient in pictures.grad] == [False, False, True, False, False]
 
 
-def test_with_batch_normalisation_it_depends_on_the_whole_batch():
+def test_with_batch_normalisation_a_logit_depends_on_the_whole_batch():
     pictures = torch.randn(5, 1, 16, 16, requires_grad=True)
     Discriminator(16, 1, width=4)(pictures)[2].backward()
     assert all(gradient.any() for gradient in pictures.grad)
@@ -84,7 +84,7 @@ def _noise(network: Generator) -> torch.Tensor:
     return network.noise(700, generator=torch.Generator().manual_seed(0))[600:]
 
 
-def test_a_class_moves_the_logit_by_its_own_map():
+def test_a_class_adds_its_own_output_to_the_logit():
     network = Discriminator(8, 1, width=4, num_classes=3, norm="none")
     pictures = torch.randn(6, 1, 8, 8)
     labels = torch.tensor([0, 1, 2, 2, 1, 0])
@@ -123,7 +123,7 @@ def test_pictures_with_other_channels_or_of_another_size_are_refused(shape):
         Discriminator(32, 1, width=4)(torch.randn(shape))
 
 
-def test_labels_are_refused_where_there_are_no_classes_and_demanded_where_there_are():
+def test_superfluous_and_missing_labels_are_refused():
     labels = torch.zeros(2).long()
     with pytest.raises(ValueError, match="knows no classes: leave the labels out"):
         Generator(8, width=4)(torch.randn(2, 100), labels)

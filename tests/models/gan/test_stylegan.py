@@ -30,7 +30,7 @@ def network(alias_free: bool, seed: int = 0) -> tuple[Synthesis, torch.Tensor]:
     return made, torch.randn(2, 16)
 
 
-def test_filter_equals_scipys():
+def test_low_pass_filter_equals_scipys():
     cutoff, width = 0.2, 0.15
     for taps in (8, 24, 60):
         beta = kaiser_beta(kaiser_atten(taps, width))  # in parts of half the rate, which is 1
@@ -51,7 +51,7 @@ def test_filter_passes_below_its_band_and_stops_above():
 
 
 @pytest.mark.parametrize(("taps", "options"), [(7, {}), (0, {}), (8, {"cutoff": 0.1}), (8, {"cutoff": 0.95})])
-def test_filter_that_cannot_be_is_refused(taps, options):
+def test_impossible_filters_are_refused(taps, options):
     with pytest.raises(ValueError, match=r"taps must be an even number|does not lie in 0 to 1"):
         low_pass(taps, **options)
 
@@ -84,7 +84,7 @@ def test_upsampling_a_band_limited_wave_reproduces_it(cycles):
     torch.testing.assert_close(downsample(expected), wave(16, cycles), rtol=0, atol=0.05)
 
 
-def test_downsampling_stops_what_the_coarse_grid_cannot_hold():
+def test_downsampling_removes_frequencies_above_the_nyquist_limit():
     fine = wave(32, 12)  # would fold to 4 cycles on 16 pixels
     assert fine[:, :, ::2, ::2].square().mean() > 0.1
     assert downsample(fine).abs().max() < 0.05
@@ -105,7 +105,7 @@ def test_filtered_relu_commutes_with_half_a_pixel_and_relu_does_not():
 
 
 @pytest.mark.parametrize("size", [1, 3])
-def test_modulated_convolution_is_one_convolution_an_example(size):
+def test_modulated_convolution_equals_a_convolution_for_each_example(size):
     x, style = torch.randn(4, 5, 6, 6, generator=generator()), torch.randn(4, 5, generator=generator(1))
     weight = torch.randn(7, 5, size, size, generator=generator(2))
     for demodulate in (True, False):
@@ -118,7 +118,7 @@ def test_modulated_convolution_is_one_convolution_an_example(size):
             torch.testing.assert_close(made[number : number + 1], F.conv2d(padded, kernel), rtol=1e-4, atol=1e-5)
 
 
-def test_demodulation_keeps_the_variance_whatever_the_style():
+def test_demodulation_keeps_the_variance_for_any_style():
     x = torch.randn(3, 8, 64, 64, generator=generator())
     weight = torch.randn(6, 8, 3, 3, generator=generator(1))
     style = torch.tensor([0.01, 1.0, 100.0])[:, None] * torch.rand(3, 8, generator=generator(2))
@@ -126,7 +126,7 @@ def test_demodulation_keeps_the_variance_whatever_the_style():
     assert (variance - 1).abs().max() < 0.1
 
 
-def test_mapping_sees_the_direction_of_the_noise_only():
+def test_mapping_depends_on_the_direction_of_the_noise_only():
     torch.manual_seed(0)
     mapping, z = stylegan.Mapping(8, 5), torch.randn(4, 8)
     assert mapping(z).shape == (4, 5)
@@ -152,7 +152,7 @@ def test_input_waves_move_with_the_shift():
 
 
 @pytest.mark.parametrize("kind", [True, False])
-def test_whole_pixels_of_the_input_move_the_picture_exactly(kind):
+def test_shifts_by_whole_input_pixels_move_the_picture_exactly(kind):
     made, code = network(kind)
     with torch.no_grad():
         still = made(code)
@@ -169,7 +169,7 @@ def test_alias_free_blocks_beat_plain_ones_by_20_decibels_between_pixels(seed):
     assert all(ours > plain + 20 for ours, plain in zip(found[True], found[False], strict=True)), found
 
 
-def test_both_kinds_have_the_same_weights():
+def test_alias_free_and_plain_networks_have_the_same_weights():
     (ours, _), (plain, _) = network(True), network(False)
     plain.load_state_dict(ours.state_dict())
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in plain.parameters())
@@ -189,7 +189,7 @@ def test_equivariance_in_decibels_of_a_known_error():
 
 
 @pytest.mark.parametrize("options", [{"size": 48}, {"size": 4}, {"start": 6}, {"start": 2, "size": 16}])
-def test_sizes_that_cannot_be_are_refused(options):
+def test_impossible_sizes_are_refused(options):
     with pytest.raises(ValueError, match="must be a power of two"):
         Synthesis(**options)
 

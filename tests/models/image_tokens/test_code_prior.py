@@ -44,7 +44,7 @@ def test_the_loss_is_in_nats_a_picture():
     assert loss.item() == pytest.approx(4 * math.log(3), rel=1e-5)
 
 
-def test_samples_come_as_often_as_they_are_probable():
+def test_frequencies_of_samples_are_their_probabilities():
     prior = tiny(max_length=2)
     drawn = prior.sample(20_000, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -54,7 +54,7 @@ def test_samples_come_as_often_as_they_are_probable():
             assert share == pytest.approx(chance, abs=4 * math.sqrt(chance / 20_000))
 
 
-def test_samples_go_on_from_what_is_given_and_grow_sure_when_cold():
+def test_samples_continue_given_codes_and_are_the_likeliest_at_a_low_temperature():
     prior = tiny()
     given = torch.tensor([[2, 1]]).expand(50, 2)
     drawn = prior.sample(50, given=given, generator=torch.Generator().manual_seed(0))
@@ -66,7 +66,7 @@ def test_samples_go_on_from_what_is_given_and_grow_sure_when_cold():
         assert cold[0, 2] == prior(given[:1])[0, -1].argmax()
 
 
-def test_it_learns_which_codes_go_together():
+def test_training_learns_the_joint_distribution_of_codes():
     prior = tiny().train()
     codes = torch.tensor([[0, 1, 2, 0], [2, 2, 1, 1]]).reshape(2, 2, 2)
     optimizer = torch.optim.Adam(prior.parameters(), lr=1e-2)
@@ -81,7 +81,7 @@ def test_it_learns_which_codes_go_together():
 # --- Bad input ------------------------------------------------------------------------------------
 
 
-def test_codes_of_another_tokenizer_are_refused():
+def test_codes_outside_the_code_book_are_refused():
     with pytest.raises(ValueError, match="codes must lie between 0 and 2, these span 0 to 3"):
         tiny().loss(torch.tensor([[[0, 1], [2, 3]]]))
 

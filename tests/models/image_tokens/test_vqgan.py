@@ -1,4 +1,4 @@
-"""The two losses pull equally hard at the last layer, each player leaves the other alone, and codes stay the same."""
+"""The adaptive weight equalises gradients, each update changes one network only, codes do not change."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_a_logit_depends_on_its_own_patch_of_18_pixels_alone():
     assert (rows.min().item(), rows.max().item()) == (25, 42)
 
 
-def test_the_weight_makes_both_gradients_at_the_last_layer_equally_long(players):
+def test_adaptive_weight_equalises_the_gradient_norms_at_the_last_layer(players):
     tokenizer, discriminator, images = players
     drawn = tokenizer(images)
     reconstruction = F.mse_loss(drawn, images)
@@ -46,14 +46,14 @@ def test_the_weight_makes_both_gradients_at_the_last_layer_equally_long(players)
     torch.testing.assert_close(*lengths, rtol=1e-3, atol=0)
 
 
-def test_the_weight_has_a_limit(players):
+def test_adaptive_weight_is_clamped(players):
     tokenizer, _, images = players
     drawn = tokenizer(images)
     weight = adaptive_weight(drawn.square().mean(), 0 * drawn.mean(), tokenizer.last_layer)
     assert 0 < weight <= 1e4
 
 
-def test_only_the_decoder_learns_from_its_update(players):
+def test_update_decoder_changes_the_decoder_only(players):
     tokenizer, discriminator, images = players
     codes, before, other = tokenizer.encode(images), kept(tokenizer), kept(discriminator)
     optimizer = torch.optim.Adam(tokenizer.parameters(), lr=1e-3)
@@ -64,7 +64,7 @@ def test_only_the_decoder_learns_from_its_update(players):
     assert not any(value.requires_grad for value in (drawn, *losses))
 
 
-def test_without_the_factor_it_is_a_step_on_the_squared_error_alone(players):
+def test_update_decoder_with_factor_0_is_a_step_on_the_squared_error(players):
     tokenizer, discriminator, images = players
     codes, start = tokenizer.encode(images), kept(tokenizer)
     optimizer = torch.optim.SGD(tokenizer.decoder.parameters(), lr=0.1)
@@ -81,7 +81,7 @@ def test_without_the_factor_it_is_a_step_on_the_squared_error_alone(players):
     assert losses.weight == 0
 
 
-def test_both_players_get_better_at_their_own_game(players):
+def test_both_updates_lower_their_own_loss(players):
     tokenizer, discriminator, images = players
     codes = tokenizer.encode(images)
     optimizers = [torch.optim.Adam(network.parameters(), lr=2e-3) for network in (tokenizer, discriminator)]

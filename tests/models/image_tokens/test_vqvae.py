@@ -34,7 +34,7 @@ def test_straight_through_has_the_values_of_one_and_the_gradient_of_the_other():
     assert entry.grad is None
 
 
-def test_the_encoder_learns_from_the_picture_although_rounding_has_no_slope():
+def test_the_reconstruction_error_has_a_gradient_for_the_encoder():
     model = tiny().eval()
     quantized = model.quantize(pictures())
     F.mse_loss(model.draw(quantized.vectors), pictures()).backward()
@@ -46,7 +46,7 @@ def test_the_encoder_learns_from_the_picture_although_rounding_has_no_slope():
     assert all(weight.grad.abs().max() == 0 for weight in model.encoder.parameters())
 
 
-def test_the_commitment_draws_the_encoder_to_its_entry_and_not_the_entry_to_it():
+def test_the_commitment_has_a_gradient_for_the_encoder_and_none_for_the_entries():
     book = CodeBook(5, 2).eval()
     z = torch.randn(1, 2, 3, 3, requires_grad=True)
     quantized = book(z)
@@ -82,7 +82,7 @@ def test_bfloat16_does_not_change_what_is_nearest():
         assert torch.equal(book.nearest(flat), torch.cdist(flat, book.vectors).argmin(1))
 
 
-def test_entries_follow_the_mean_of_what_chose_them():
+def test_entries_converge_to_the_mean_of_their_vectors():
     torch.manual_seed(0)
     book = CodeBook(3, 2)
     book.restart, book.decay = 0, 0.5
@@ -96,7 +96,7 @@ def test_entries_follow_the_mean_of_what_chose_them():
     assert torch.equal(book.vectors[2], untouched)  # dead, and left alone
 
 
-def test_a_few_more_entries_than_clusters_find_the_middle_of_each():
+def test_entries_find_the_centres_of_all_clusters():
     torch.manual_seed(0)
     middles = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
     book = CodeBook(12, 2).train()
@@ -106,7 +106,7 @@ def test_a_few_more_entries_than_clusters_find_the_middle_of_each():
     assert torch.cdist(middles, book.vectors).min(1).values.max() < 0.2
 
 
-def test_dead_entries_are_put_where_the_code_book_is_worst_unless_that_is_switched_off():
+def test_dead_entries_are_reset_to_vectors_with_large_errors_unless_switched_off():
     torch.manual_seed(0)
     flat = torch.cat([torch.zeros(97, 2), torch.tensor([[9.0, 0.0], [0.0, 9.0], [9.0, 9.0]])])
     shares = {}
@@ -120,7 +120,7 @@ def test_dead_entries_are_put_where_the_code_book_is_worst_unless_that_is_switch
     assert shares == {0.0: 0.25, 0.5: 1.0}
 
 
-def test_nothing_moves_in_evaluation_mode():
+def test_entries_do_not_change_in_evaluation_mode():
     model = tiny()
     before = {name: value.clone() for name, value in model.eval().state_dict().items()}
     model.loss(pictures())
@@ -133,7 +133,7 @@ def test_nothing_moves_in_evaluation_mode():
 
 
 @pytest.mark.parametrize("levels", [[8, 8, 8], [5, 4, 3], [3], [7, 4]])
-def test_each_code_stands_for_one_vector_and_all_can_be_reached(levels):
+def test_fsq_codes_and_vectors_are_one_to_one(levels):
     quantizer = FiniteScalar(levels)
     assert quantizer.codebook_size == math.prod(levels)
     every = torch.arange(quantizer.codebook_size).reshape(1, 1, -1)
@@ -149,7 +149,7 @@ def test_each_code_stands_for_one_vector_and_all_can_be_reached(levels):
         assert len(made.vectors[0, number].unique()) == n
 
 
-def test_the_nearest_level_is_chosen_and_the_gradient_is_that_of_the_bound():
+def test_fsq_rounds_to_the_nearest_level_with_the_gradient_of_the_bound():
     quantizer = FiniteScalar([5])
     z = torch.linspace(-3, 3, 41).reshape(1, 1, 1, -1).requires_grad_()
     made = quantizer(z)
@@ -175,7 +175,7 @@ def test_perplexity_counts_entries_that_are_used_equally():
 
 
 @pytest.mark.parametrize("given", [{}, {"levels": [5, 5]}, {"stride": 2}, {"stride": 8}, {"channels": 1}])
-def test_decoded_codes_are_what_the_network_returns(given):
+def test_decoding_the_codes_equals_the_forward_pass(given):
     model = tiny(**given).eval()
     images = pictures()[:, : given.get("channels", 3)]
     codes = model.encode(images)
@@ -184,7 +184,7 @@ def test_decoded_codes_are_what_the_network_returns(given):
     torch.testing.assert_close(model.decode(codes), model(images).clamp(0, 1))
 
 
-def test_pictures_of_any_size_that_fits_and_any_number():
+def test_pictures_of_any_multiple_of_the_stride_can_be_encoded():
     model = tiny().eval()
     assert model.encode(torch.rand(2, 3, 8, 24)).shape == (2, 2, 6)
     many = torch.rand(1001, 3, 4, 4)
@@ -193,7 +193,7 @@ def test_pictures_of_any_size_that_fits_and_any_number():
     assert model.decode(codes).shape == many.shape
 
 
-def test_a_change_of_one_code_changes_the_picture_near_it_alone():
+def test_changing_one_code_changes_the_picture_near_it_only():
     model = tiny().eval()
     codes = model.encode(pictures(1, 64))
     other = codes.clone()
@@ -204,7 +204,7 @@ def test_a_change_of_one_code_changes_the_picture_near_it_alone():
     assert len(changed) > 0
 
 
-def test_it_learns_to_return_pictures():
+def test_training_lowers_the_reconstruction_error():
     torch.manual_seed(0)
     images = torch.rand(32, 3, 1, 1).expand(-1, -1, 8, 8).contiguous()
     model = tiny(codebook_size=32, width=16, variance=1 / 12).train()
@@ -220,7 +220,7 @@ def test_it_learns_to_return_pictures():
 
 
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 1.0), (0.0, 255.0)])
-def test_levels_that_the_decoder_cannot_draw_are_refused(low, high):
+def test_pixels_out_of_range_are_refused(low, high):
     images = torch.tensor([low, high]).repeat(24).reshape(1, 3, 4, 4)
     for method in (tiny().loss, tiny().encode, tiny()):
         with pytest.raises(ValueError, match=rf"\[0, 1\], these span \[{low:.3g}, {high:.3g}\]: rescale"):
@@ -229,7 +229,7 @@ def test_levels_that_the_decoder_cannot_draw_are_refused(low, high):
 
 @pytest.mark.parametrize("code", [-1, 16, 1000])
 @pytest.mark.parametrize("levels", [None, [4, 4]])
-def test_codes_that_there_are_not_are_refused(code, levels):
+def test_codes_out_of_range_are_refused(code, levels):
     codes = torch.zeros(1, 2, 2).long()
     codes[0, 1, 1] = code
     with pytest.raises(ValueError, match="codes must lie between 0 and 15, these span .* has 16 entries"):
@@ -256,7 +256,7 @@ def test_sides_that_the_stride_does_not_divide_are_refused(shape):
         ({"levels": []}, r"levels must be whole numbers from 3 on, not \[\]"),
     ],
 )
-def test_settings_that_make_no_tokenizer_are_refused(given, message):
+def test_impossible_settings_are_refused(given, message):
     with pytest.raises(ValueError, match=message):
         tiny(**given)
 
@@ -268,7 +268,7 @@ def shipped(name: str, **config) -> Tokenizer:
     return checkpoints.load_weights(name, Tokenizer(**config), config=config)
 
 
-def test_the_tokenizer_of_scenes_keeps_what_a_caption_says():
+def test_the_tokenizer_of_scenes_preserves_the_captions_content():
     tokenizer = shipped("scenes-vq", codebook_size=512, embed_dim=16, variance=0.03)
     held = captioned_digits("test", 200, combinations="all", seed=2)
     codes = tokenizer.encode(held.images)
@@ -280,7 +280,7 @@ def test_the_tokenizer_of_scenes_keeps_what_a_caption_says():
     assert min(kept[name] for name in ("count", "digit", "colour", "position")) >= 0.97
 
 
-def test_the_tokenizer_of_emoji_returns_them():
+def test_the_tokenizer_of_emoji_reconstructs_them():
     tokenizer = shipped("emoji-vq", codebook_size=512, embed_dim=16, variance=0.09)
     held = emoji("test", size=32).images
     codes = tokenizer.encode(held)

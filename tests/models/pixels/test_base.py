@@ -1,4 +1,4 @@
-"""What all models of pixels promise: sums over all pictures, causality, cached sampling, bad input; blind spots."""
+"""All pixel models: probabilities that sum to 1, causality, cached sampling, bad input; blind spots."""
 
 import itertools
 import math
@@ -31,7 +31,7 @@ FAMILIES = [
 
 
 # An LSTM adds its states in another order when it keeps them, and the scale of a mixture makes such rounding visible:
-# `test_what_is_kept_gives_the_numbers_of_the_whole_picture` is their test.
+# `test_cached_steps_equal_the_forward_pass` in test_pixel_rnn.py is their test.
 EXACT = [
     (kind, about)
     for kind, about in itertools.product(KINDS, FAMILIES)
@@ -74,7 +74,7 @@ def test_the_probabilities_of_all_binary_pictures_sum_to_one(kind):
     assert total == pytest.approx(1, abs=1e-4)
 
 
-def test_without_masks_what_is_learned_of_fair_coins_is_no_probability():
+def test_without_masks_a_trained_network_is_no_probability():
     torch.manual_seed(0)
     open_eyed = nn.Sequential(
         nn.Conv2d(1, 32, 3, padding=1),
@@ -118,7 +118,7 @@ def test_the_loss_is_minus_the_log_probability_of_a_picture(kind, about):
     torch.testing.assert_close(model.loss(x), -model.log_prob(x).sum() / 4)
 
 
-def test_a_network_that_says_nothing_pays_the_logarithm_of_the_levels():
+def test_uniform_predictions_cost_the_logarithm_of_the_levels():
     for levels in (2, 8, 256):
         model = small("gated", likelihood="categorical", levels=levels)
         nn.init.zeros_(model.out.weight)
@@ -132,7 +132,7 @@ def test_a_network_that_says_nothing_pays_the_logarithm_of_the_levels():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("about", FAMILIES)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_no_number_of_a_pixel_has_a_gradient_to_that_pixel_or_a_later_one(kind, about, channels):
+def test_parameters_of_a_pixel_have_no_gradient_from_it_or_later_ones(kind, about, channels):
     model = small(kind, channels=channels, **about)
     x = pictures(model, 2).requires_grad_()
     colours = model.family.colours
@@ -163,12 +163,12 @@ def visible(layers: int, kernel: int, size: int) -> int:
 
 
 @pytest.mark.parametrize(("layers", "count"), [(2, 11), (5, 50), (12, 175)])
-def test_the_closed_form_gives_the_counts_of_the_audit(layers, count):
+def test_closed_form_of_the_blind_spot_gives_the_audits_counts(layers, count):
     assert visible(layers, 3, 21) == count
 
 
 @pytest.mark.parametrize(("layers", "kernel"), [(1, 3), (2, 3), (5, 3), (12, 3), (2, 5), (4, 5)])
-def test_a_plain_stack_sees_what_the_closed_form_says(layers, kernel):
+def test_receptive_field_of_a_plain_stack_is_the_closed_form(layers, kernel):
     torch.manual_seed(0)
     model = PixelCNN(width=32, num_layers=layers, first_kernel=kernel, kernel_size=kernel)
     field = receptive_field(model, (1, 21, 21), 10, 10)
@@ -182,7 +182,7 @@ def test_the_gated_network_has_no_blind_spot():
     assert int((field > 0).sum()) == 220
 
 
-def test_masks_hide_the_own_colour_or_only_later_ones():
+def test_mask_a_hides_the_same_colour_and_mask_b_later_ones_only():
     centre = {kind: mask(kind, (3, 3), 3, 6, colours=3)[:, :, 1, 1].int() for kind in "AB"}
     later = torch.tensor([[0, 0, 0], [1, 0, 0], [1, 1, 0]]).repeat_interleave(2, 0)
     assert torch.equal(centre["A"], later.int())
@@ -191,7 +191,7 @@ def test_masks_hide_the_own_colour_or_only_later_ones():
     assert whole.tolist() == [[1, 1, 1, 1, 1], [1, 1, 0, 0, 0], [0, 0, 0, 0, 0]]
 
 
-def test_a_masked_convolution_is_torch_s_with_the_weights_taken_out():
+def test_masked_convolution_equals_torchs_with_zeroed_weights():
     conv, x = MaskedConv2d("B", 2, 4, 3, colours=2), torch.randn(2, 2, 5, 5)
     expected = nn.functional.conv2d(x, conv.weight * mask("B", (3, 3), 2, 4, colours=2), conv.bias, padding=1)
     torch.testing.assert_close(conv(x), expected)
@@ -203,7 +203,7 @@ def test_a_masked_convolution_is_torch_s_with_the_weights_taken_out():
 @pytest.mark.parametrize(("kind", "about"), EXACT)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("classes", [0, 4])
-def test_a_cache_changes_no_sample(kind, about, channels, classes):
+def test_samples_with_a_cache_equal_those_without(kind, about, channels, classes):
     model = small(kind, channels=channels, num_classes=classes, **about)
     labels = torch.arange(4) if classes else None
     fast, slow = (model.sample(4, labels=labels, use_cache=cached, generator=generator(1)) for cached in (True, False))
@@ -212,7 +212,7 @@ def test_a_cache_changes_no_sample(kind, about, channels, classes):
 
 
 @pytest.mark.parametrize(("kind", "about"), EXACT)
-def test_what_is_given_stays_and_the_rest_is_drawn(kind, about):
+def test_known_pixels_are_kept_and_the_others_drawn(kind, about):
     model = small(kind, channels=3, **about)
     known = torch.zeros(6, 5, dtype=torch.bool)
     known[:2], known[4, 1:3] = True, True
@@ -226,7 +226,7 @@ def test_what_is_given_stays_and_the_rest_is_drawn(kind, about):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_pictures_come_as_often_as_they_are_probable(kind):
+def test_frequencies_of_sampled_pictures_are_their_probabilities(kind):
     model = small(kind, size=(2, 2))
     drawn = model.sample(20_000, generator=generator(2)).flatten(1)
     x = torch.tensor(list(itertools.product((0.0, 1.0), repeat=4)))
@@ -237,7 +237,7 @@ def test_pictures_come_as_often_as_they_are_probable(kind):
 
 
 @pytest.mark.parametrize("about", FAMILIES[1:])
-def test_colours_come_as_often_as_they_are_probable(about):
+def test_frequencies_of_sampled_colours_are_their_probabilities(about):
     model = small("gated", channels=2, size=(1, 1), **about)
     drawn = model.sample(20_000, generator=generator(2))
     with torch.no_grad():
@@ -250,13 +250,13 @@ def test_colours_come_as_often_as_they_are_probable(about):
     assert told == pytest.approx((log_probs.exp() * log_probs).sum().item(), abs=0.03)
 
 
-def test_cold_samples_are_the_likeliest_and_all_alike():
+def test_samples_at_a_low_temperature_are_all_the_same():
     model = small("gated", size=(3, 3))
     assert len(model.sample(20, temperature=1e-4).unique(dim=0)) == 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_class_is_learned(kind):
+def test_training_learns_to_draw_given_a_class(kind):
     torch.manual_seed(0)
     model = SMALL[kind](size=(3, 3), num_classes=2)
     x = torch.cat([torch.zeros(8, 1, 3, 3), torch.ones(8, 1, 3, 3)])
@@ -298,7 +298,7 @@ def test_another_number_of_channels_is_refused(kind):
         small(kind).loss(torch.zeros(2, 3, 6, 5))
 
 
-def test_labels_must_fit():
+def test_wrong_labels_are_refused():
     model, x = small("gated", num_classes=3), torch.zeros(2, 1, 6, 5)
     with pytest.raises(ValueError, match="needs labels from 0 to 2"):
         model.loss(x)
@@ -309,12 +309,12 @@ def test_labels_must_fit():
 
 
 @pytest.mark.parametrize("kind", ["transformer", "gated, with places"])
-def test_another_size_is_refused_by_learned_places(kind):
+def test_position_embeddings_refuse_another_size(kind):
     with pytest.raises(ValueError, match=r"the model reads pictures of \(6, 5\), not \(5, 6\): build it with size"):
         small(kind).loss(torch.zeros(2, 1, 5, 6))
 
 
-def test_places_of_zero_change_nothing_and_others_tell_a_pixel_where_it_is():
+def test_position_embedding_changes_outputs_by_position_unless_it_is_zero():
     without, told = small("gated"), small("gated, with places")
     told.load_state_dict(without.state_dict(), strict=False)
     far = torch.zeros(1, 1, 6, 5)

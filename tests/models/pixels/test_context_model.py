@@ -22,7 +22,7 @@ def test_probabilities_of_all_pictures_sum_to_one():
     assert model.log_prob(everything).exp().sum().item() == pytest.approx(1, abs=1e-4)
 
 
-def test_a_context_is_the_ten_neighbours_read_before():
+def test_a_context_is_the_ten_earlier_neighbours():
     x = pictures(1)
     here = contexts(x)[0]
     for row, column in ((0, 0), (3, 4), (7, 7), (1, 6)):
@@ -36,7 +36,7 @@ def test_a_context_is_the_ten_neighbours_read_before():
     assert len(set(TEMPLATE)) == 10
 
 
-def test_no_probability_depends_on_what_is_read_later():
+def test_no_probability_depends_on_later_pixels():
     x = pictures(1)
     changed = x.clone()
     changed[0, 0, 4, 3] = 1 - changed[0, 0, 4, 3]
@@ -46,7 +46,7 @@ def test_no_probability_depends_on_what_is_read_later():
     assert not same.all()
 
 
-def test_counting_gives_the_frequencies():
+def test_fitted_probabilities_are_the_frequencies():
     model = ContextModel().fit(torch.zeros(3, 1, 4, 4)).fit(torch.ones(1, 1, 1, 1))
     assert model.counts[0].tolist() == [48, 1]
     assert model.white[0].item() == pytest.approx(1.5 / 50)
@@ -54,7 +54,7 @@ def test_counting_gives_the_frequencies():
     assert model.log_prob(torch.zeros(1, 1, 2, 2)).item() == pytest.approx(4 * torch.tensor(48.5 / 50).log().item())
 
 
-def test_no_other_probabilities_do_better_on_what_was_counted():
+def test_fitted_probabilities_maximise_the_likelihood():
     x = pictures(200)
     model = ContextModel().fit(x)
     best = model.loss(x)

@@ -1,4 +1,4 @@
-"""PixelRNN: skewing, slow references, who sees whom, what is kept; the rest is in test_pixel_models.py."""
+"""PixelRNN: skewing, slow references, receptive fields, caches; test_base.py has what all pixel models share."""
 
 import itertools
 
@@ -16,7 +16,7 @@ LAYERS = ("row", "diagonal")
 
 
 @pytest.mark.parametrize(("layers", "first"), [(1, 3), (2, 3), (1, 7), (3, 5)])
-def test_a_row_lstm_sees_a_triangle(layers, first):
+def test_receptive_field_of_a_row_lstm_is_a_triangle(layers, first):
     """Of the row d above: to the right a column more with each row, to the left one more with each layer besides."""
     torch.manual_seed(0)
     model = PixelRNN(layer="row", width=16, num_layers=layers, first_kernel=first)
@@ -30,7 +30,7 @@ def test_a_row_lstm_sees_a_triangle(layers, first):
 
 @pytest.mark.parametrize("layers", [1, 3])
 @pytest.mark.parametrize("first", [3, 7])
-def test_a_diagonal_bilstm_sees_all_but_the_end_of_the_row_above(layers, first):
+def test_receptive_field_of_a_diagonal_bilstm_lacks_only_the_end_of_the_row_above(layers, first):
     """Only the first kernel reaches the last pixel of the row above: states of that row know what is before it."""
     torch.manual_seed(0)
     model = PixelRNN(layer="diagonal", width=16, num_layers=layers, first_kernel=first)
@@ -91,7 +91,7 @@ def test_a_layer_equals_its_definition_pixel_by_pixel(layer):
         torch.testing.assert_close(layer(x), expected)
 
 
-def test_the_cell_is_torch_s():
+def test_lstm_cell_equals_torchs():
     torch_s, given, state = nn.LSTMCell(4, 3), torch.randn(5, 4), torch.randn(2, 5, 3)
     i, forget, g, o = (given @ torch_s.weight_ih.T + torch_s.bias_ih + torch_s.bias_hh).chunk(4, 1)
     ih, fh, gh, oh = (state[0] @ torch_s.weight_hh.T).chunk(4, 1)
@@ -102,7 +102,7 @@ def test_the_cell_is_torch_s():
 
 
 @pytest.mark.parametrize(("height", "width"), [(4, 5), (5, 4), (1, 3), (3, 1), (28, 28)])
-def test_skewing_moves_each_row_by_one_more_and_can_be_undone(height, width):
+def test_skew_shifts_each_row_by_its_index_and_unskew_inverts_it(height, width):
     x = torch.randn(2, 3, height, width, generator=generator())
     skewed = skew(x)
     assert skewed.shape == (2, 3, height, width + height - 1)
@@ -119,7 +119,7 @@ def test_skewing_moves_each_row_by_one_more_and_can_be_undone(height, width):
 @pytest.mark.parametrize("about", FAMILIES)
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("classes", [0, 4])
-def test_what_is_kept_gives_the_numbers_of_the_whole_picture(layer, about, channels, classes):
+def test_cached_steps_equal_the_forward_pass(layer, about, channels, classes):
     model = small(layer, channels=channels, num_classes=classes, **about)
     labels, x = torch.arange(4) if classes else None, pictures(model)
     with torch.no_grad():
@@ -130,7 +130,7 @@ def test_what_is_kept_gives_the_numbers_of_the_whole_picture(layer, about, chann
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_it_learns_what_a_column_repeats(layer):
+def test_training_learns_to_copy_from_the_row_above(layer):
     """Rows that equal the one above: 5 coins a picture, which nothing but the row above can tell."""
     torch.manual_seed(0)
     model = PixelRNN(layer=layer, width=8, num_layers=1, first_kernel=3, size=(6, 5))

@@ -85,7 +85,7 @@ def test_log_prob_is_the_normal_density_of_the_error() -> None:
     torch.testing.assert_close(fit.log_prob(values), expected)
 
 
-def test_roots_say_modulus_and_period() -> None:
+def test_roots_give_modulus_and_period() -> None:
     modulus, period = 0.9, 11.0
     roots = model(2 * modulus * math.cos(2 * math.pi / period), -(modulus**2)).roots
     assert roots.abs().tolist() == pytest.approx([modulus, modulus])
@@ -95,12 +95,12 @@ def test_roots_say_modulus_and_period() -> None:
 @pytest.mark.parametrize(
     ("series", "order"), [(noise(500).cumsum(0), 1), (noise(500).cumsum(0), 4), (air_passengers().values.log(), 13)]
 )
-def test_a_series_that_wanders_is_warned_of(series: torch.Tensor, order: int) -> None:
+def test_fit_warns_of_a_random_walk(series: torch.Tensor, order: int) -> None:
     with pytest.warns(NonStationaryWarning, match="may be non-stationary: .* take differences"):
         AR.fit(series, order)
 
 
-def test_a_constant_trend_is_warned_of_and_its_noise_is_not() -> None:
+def test_fit_warns_of_a_trend_and_not_of_noise() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         AR.fit(noise(500), 3)
@@ -108,12 +108,12 @@ def test_a_constant_trend_is_warned_of_and_its_noise_is_not() -> None:
 
 
 @pytest.mark.parametrize(("length", "order"), [(5, 2), (3, 5), (20, 13)])
-def test_a_series_too_short_for_the_order_is_told(length: int, order: int) -> None:
+def test_fit_refuses_a_series_too_short_for_the_order(length: int, order: int) -> None:
     with pytest.raises(ValueError, match=f"{length} values is too short for order {order}, .* or a lower order"):
         AR.fit(noise(length), order)
 
 
-def test_a_gap_and_an_order_of_nothing_are_told() -> None:
+def test_fit_refuses_gaps_and_an_order_of_zero() -> None:
     values = noise(50)
     with pytest.raises(ValueError, match="order must be at least 1, not 0"):
         AR.fit(values, 0)
@@ -122,7 +122,7 @@ def test_a_gap_and_an_order_of_nothing_are_told() -> None:
         AR.fit(values, 2)
 
 
-def test_a_series_too_short_to_go_on_from_is_told() -> None:
+def test_predict_and_forecast_refuse_a_series_too_short() -> None:
     with pytest.raises(ValueError, match="1 values are too few to go on by 2"):
         model(0.5, 0.1).forecast(noise(1), 3)
     with pytest.raises(ValueError, match="2 values leave none to predict from 2 before it"):

@@ -22,7 +22,7 @@ def test_probabilities_of_all_texts_sum_to_one(order: int, discount: float) -> N
     assert model.log_prob(every).sum(1).exp().sum().item() == pytest.approx(1, abs=1e-12)
 
 
-def test_without_a_discount_it_is_the_frequencies() -> None:
+def test_probabilities_without_a_discount_are_frequencies() -> None:
     model = NGram(torch.tensor([[0, 1, 0, 1, 0, 2, 0]]), order=2, vocab_size=3, discount=0.0)
     assert model.probs(torch.tensor([1, 0])).tolist() == pytest.approx([0, 2 / 3, 1 / 3])
     assert model.probs(torch.tensor([0, 1])).tolist() == pytest.approx([1, 0, 0])
@@ -44,12 +44,12 @@ def test_the_formula_of_kneser_and_ney_by_hand() -> None:
     assert model.probs(torch.tensor([2])).tolist() == pytest.approx(base)  # never seen: as if it were not there
 
 
-def test_nothing_is_impossible_with_a_discount() -> None:
+def test_a_discount_makes_every_probability_positive() -> None:
     model = NGram(torch.zeros(1, 9, dtype=torch.int64), order=3, vocab_size=4)
     assert model.log_prob(torch.tensor([[3, 2, 1, 0]])).isfinite().all()
 
 
-def test_higher_orders_remember_more() -> None:
+def test_higher_orders_fit_the_training_text_better() -> None:
     cycle = torch.tensor([[0, 0, 1] * 50])  # what follows 0 depends on what was before
     cost = [-NGram(cycle, order=order, vocab_size=2).log_prob(cycle).mean().item() for order in (1, 2, 3)]
     assert cost[0] > 0.6 > cost[1] > 0.4 > 0.1 > cost[2]
@@ -71,17 +71,17 @@ def test_samples_follow_the_probabilities() -> None:
         ([[0, 3]], {"order": 1}, r"tokens must lie between 0 and 2, these span 0 to 3"),
     ],
 )
-def test_bad_input_is_told(tokens: list[list[int]], options: dict[str, float], message: str) -> None:
+def test_bad_input_is_refused(tokens: list[list[int]], options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         NGram(torch.tensor(tokens), vocab_size=3, **options)
 
 
-def test_contexts_too_many_to_be_numbered_are_told() -> None:
+def test_contexts_too_many_to_be_numbered_are_refused() -> None:
     with pytest.raises(ValueError, match="order 12 is too high for 77 tokens"):
         NGram(torch.zeros(1, 20, dtype=torch.int64), order=12, vocab_size=77)
 
 
-def test_an_unknown_token_is_told_when_it_is_asked_for() -> None:
+def test_log_prob_refuses_unknown_tokens() -> None:
     with pytest.raises(ValueError, match="tokens must lie between 0 and 2"):
         NGram(text(), order=2, vocab_size=3).log_prob(torch.tensor([[5]]))
 

@@ -64,7 +64,7 @@ def test_without_a_state_it_starts_from_zeros(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", list(recurrent.TORCH))
-def test_no_output_sees_what_comes_later(kind: str) -> None:
+def test_no_output_depends_on_later_inputs(kind: str) -> None:
     layer, x = recurrent.WRITTEN_OUT[kind](3, 5), numbers(2, 6, 3).requires_grad_()
     (gradient,) = torch.autograd.grad(layer(x)[0][:, 2].sum(), x)
     assert (gradient[:, 3:] == 0).all()
@@ -83,7 +83,7 @@ def test_weights_start_as_torchs_do() -> None:
 
 @pytest.mark.parametrize("num_layers", [1, 2])
 @pytest.mark.parametrize("kind", list(recurrent.TORCH))
-def test_the_product_of_the_jacobians_is_autograds(kind: str, num_layers: int) -> None:
+def test_the_product_of_the_jacobians_equals_autograds(kind: str, num_layers: int) -> None:
     torch.manual_seed(0)
     layer = recurrent.WRITTEN_OUT[kind](3, 5, num_layers=num_layers)
     x, parts = numbers(6, 3, seed=2), [numbers(num_layers, 1, 5), numbers(num_layers, 1, 5, seed=1)]
@@ -106,14 +106,14 @@ def test_the_jacobian_of_the_plain_network_is_that_of_the_formula() -> None:
     torch.testing.assert_close(recurrent.jacobians(layer, x), formula.detach())
 
 
-def test_reach_is_a_power_where_every_step_is_the_same() -> None:
+def test_gradient_norms_are_powers_if_all_jacobians_are_equal() -> None:
     turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]])
     torch.testing.assert_close(recurrent.gradient_norms(turn.expand(5, 2, 2)), torch.ones(6, dtype=torch.float64))
     powers = 0.5 ** torch.arange(401, dtype=torch.float64)  # far below what float32 can hold
     torch.testing.assert_close(recurrent.gradient_norms(0.5 * turn.expand(400, 2, 2)), powers, rtol=1e-4, atol=0)
 
 
-def test_reach_counts_back_from_the_last_step() -> None:
+def test_gradient_norms_count_back_from_the_last_step() -> None:
     factors = torch.tensor([2.0, 3.0, 5.0]).view(3, 1, 1)
     assert recurrent.gradient_norms(factors).tolist() == [1, 5, 15, 30]
 
@@ -127,7 +127,7 @@ def test_no_gradient_grows_by_more_than_the_largest_singular_value_a_step() -> N
 
 
 @pytest.mark.parametrize("layer", [nn.LSTM(3, 5, 2), recurrent.LSTM(3, 5), nn.GRU(3, 5), recurrent.GRU(3, 5)])
-def test_an_open_gate_keeps_what_sigmoid_of_its_bias_says(layer: nn.Module) -> None:
+def test_a_gate_keeps_the_sigmoid_of_its_bias_at_zero_input(layer: nn.Module) -> None:
     recurrent.set_keep_bias(layer, 3.0)
     written = recurrent.WRITTEN_OUT[type(layer).__name__.lower()](3, 5, num_layers=layer.num_layers)
     written.load_state_dict(layer.state_dict())
@@ -140,7 +140,7 @@ def test_an_open_gate_keeps_what_sigmoid_of_its_bias_says(layer: nn.Module) -> N
 
 
 @pytest.mark.parametrize("layer", [nn.RNN(3, 5), recurrent.RNN(3, 5), nn.Linear(3, 5)])
-def test_a_layer_without_a_gate_is_told(layer: nn.Module) -> None:
+def test_set_keep_bias_refuses_a_layer_without_a_gate(layer: nn.Module) -> None:
     with pytest.raises(ValueError, match="has no gate that keeps its state: give an LSTM or a GRU"):
         recurrent.set_keep_bias(layer, 1.0)
 
@@ -161,7 +161,7 @@ def test_probabilities_of_all_texts_sum_to_one(cell: str, written_out: bool) -> 
 
 
 @pytest.mark.parametrize("cell", list(recurrent.TORCH))
-def test_written_out_and_fused_share_weights_and_answers(cell: str) -> None:
+def test_written_out_and_fused_layers_give_the_same_logits(cell: str) -> None:
     fused, written = language_model(cell, num_layers=2), language_model(cell, num_layers=2, written_out=True)
     written.load_state_dict(fused.state_dict())
     torch.testing.assert_close(written(all_texts(4))[0], fused(all_texts(4))[0], atol=1e-6, rtol=1e-5)
@@ -173,7 +173,7 @@ def test_loss_is_nats_per_token() -> None:
 
 
 @pytest.mark.parametrize("cell", list(recurrent.TORCH))
-def test_a_carried_state_goes_on_as_if_nothing_had_been_cut(cell: str) -> None:
+def test_pieces_with_a_carried_state_equal_the_whole(cell: str) -> None:
     model, texts = language_model(cell), all_texts(5)
     whole, _ = model(texts)
     first, carry = model(texts[:, :2])
@@ -215,7 +215,7 @@ def test_weights_can_be_updated_between_windows() -> None:
         optimizer.step()
 
 
-def test_a_last_shorter_window_counts_too() -> None:
+def test_the_last_window_may_be_shorter() -> None:
     assert len(list(language_model().truncated(all_texts(5), window=2))) == 3
 
 
@@ -235,7 +235,7 @@ def test_samples_continue_the_prompt() -> None:
     assert (torch.bincount(drawn[:, 0], minlength=3) / len(drawn) - expected).abs().max() < 0.015
 
 
-def test_a_low_temperature_takes_the_likeliest_and_a_high_one_any() -> None:
+def test_samples_are_the_likeliest_at_low_and_uniform_at_high_temperature() -> None:
     model = language_model()
     likeliest = model(torch.tensor([[0]]))[0][0, 0].argmax()
     assert (model.sample(100, length=1, temperature=1e-3) == likeliest).all()
@@ -247,40 +247,40 @@ def test_a_low_temperature_takes_the_likeliest_and_a_high_one_any() -> None:
 
 
 @pytest.mark.parametrize("token", [3, -1])
-def test_a_token_outside_the_vocabulary_is_told(token: int) -> None:
+def test_a_token_outside_the_vocabulary_is_refused(token: int) -> None:
     with pytest.raises(ValueError, match="tokens must lie between 0 and 2, these span .*: encode"):
         language_model().loss(torch.tensor([[0, token]]))
 
 
-def test_no_tokens_are_told() -> None:
+def test_an_empty_text_is_refused() -> None:
     with pytest.raises(ValueError, match="a text needs at least one"):
         language_model()(torch.empty(2, 0, dtype=torch.int64))
 
 
-def test_a_carry_of_another_batch_is_told() -> None:
+def test_a_carry_of_another_batch_is_refused() -> None:
     model = language_model()
     _, carry = model(all_texts(2))
     with pytest.raises(ValueError, match="carry is of 9 texts, the batch has 2: carry on only to the same texts"):
         model(all_texts(2)[:2], carry)
 
 
-def test_a_state_of_another_batch_is_told() -> None:
+def test_a_state_of_another_batch_is_refused() -> None:
     with pytest.raises(ValueError, match=r"state has the shape \(1, 3, 5\), this batch needs \(1, 2, 5\)"):
         recurrent.GRU(4, 5)(numbers(2, 6, 4), torch.zeros(1, 3, 5))
 
 
-def test_a_cell_of_another_batch_is_told() -> None:
+def test_a_cell_of_another_batch_is_refused() -> None:
     with pytest.raises(ValueError, match=r"this batch needs \(1, 2, 5\): carry a state only on to the same rows"):
         recurrent.LSTM(4, 5)(numbers(2, 6, 4), (torch.zeros(1, 2, 5), torch.zeros(1, 1, 5)))
 
 
-def test_jacobians_from_a_wrong_state_are_told() -> None:
+def test_jacobians_refuse_a_wrong_state() -> None:
     with pytest.raises(ValueError, match=r"state has the shape \(1, 1, 4\), this batch needs \(1, 1, 5\)"):
         recurrent.jacobians(recurrent.GRU(4, 5), numbers(6, 4), torch.zeros(1, 1, 4))
 
 
 @pytest.mark.parametrize("window", [0, 7])
-def test_a_window_longer_than_the_text_is_told(window: int) -> None:
+def test_a_window_longer_than_the_text_is_refused(window: int) -> None:
     with pytest.raises(ValueError, match=f"window must lie between 1 and the 6 tokens of a text, not {window}"):
         next(language_model().truncated(all_texts(6), window=window))
 
@@ -305,6 +305,6 @@ def test_a_sample_of_no_tokens_or_at_no_temperature_is_refused(options: dict[str
         ({"vocab_size": 3, "cell": "elman"}, "cell must be one of rnn, lstm, gru, not 'elman'"),
     ],
 )
-def test_a_model_that_cannot_be_is_told(options: dict[str, int | str], message: str) -> None:
+def test_impossible_models_are_refused(options: dict[str, int | str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RecurrentLM(**options)

@@ -1,4 +1,4 @@
-"""WaveNet: no output sees a later sample, the field is what it says, rings and the naive loop agree."""
+"""WaveNet: causality, receptive field, probabilities, equal samples with and without the cache."""
 
 import math
 
@@ -48,7 +48,7 @@ def labels_for(model: WaveNet, n: int) -> Tensor | None:
 
 
 @pytest.mark.parametrize(("width", "dilation"), [(2, 1), (2, 8), (3, 4), (4, 5)])
-def test_a_causal_convolution_is_torchs_of_an_input_padded_in_front(width: int, dilation: int) -> None:
+def test_causal_convolution_equals_torchs_of_a_left_padded_input(width: int, dilation: int) -> None:
     torch.manual_seed(0)
     ours, theirs = CausalConv1d(3, 5, width, dilation=dilation), nn.Conv1d(3, 5, width, dilation=dilation)
     theirs.load_state_dict(ours.state_dict())
@@ -58,7 +58,7 @@ def test_a_causal_convolution_is_torchs_of_an_input_padded_in_front(width: int, 
     assert ours(x).shape == (2, 5, 30)
 
 
-def test_it_is_the_sum_over_its_taps() -> None:
+def test_causal_convolution_is_the_sum_over_its_taps() -> None:
     torch.manual_seed(0)
     conv, x = CausalConv1d(2, 3, 2, dilation=4), torch.randn(1, 2, 12, generator=generator())
     earlier = F.pad(x, (4, 0))[:, :, :12]
@@ -69,7 +69,7 @@ def test_it_is_the_sum_over_its_taps() -> None:
 # --- the network ---
 
 
-def test_it_is_what_the_paper_writes() -> None:
+def test_wavenet_equals_the_papers_formulas() -> None:
     """tanh times sigmoid, residual and skip connections, written out with torch's functions on the same weights."""
     model, said = network("classes"), codes(2, 20)
     stack, labels = model.stack, torch.tensor([2, 0])
@@ -111,7 +111,7 @@ def test_gradients_show_causality_and_the_receptive_field(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_changing_a_code_changes_outputs_after_it_for_one_field(name: str) -> None:
+def test_changing_a_code_changes_later_outputs_within_the_receptive_field(name: str) -> None:
     model, said = network(name), codes(1, 40)
     other = said.clone()
     other[0, 10] = (other[0, 10] + 100) % 256
@@ -125,12 +125,12 @@ def test_changing_a_code_changes_outputs_after_it_for_one_field(name: str) -> No
     assert moved[10 + field] > 0
 
 
-def test_the_field_of_the_paper_is_1024_for_one_round_of_its_dilations() -> None:
+def test_receptive_field_of_the_papers_dilations_is_1024() -> None:
     assert WaveNet(channels=1).receptive_field == 1024
     assert WaveNet(channels=1, dilations=[1, 2, 4, 8] * 3).receptive_field == 1 + 3 * 15
 
 
-def test_before_a_recording_there_is_silence() -> None:
+def test_recordings_are_padded_with_silence() -> None:
     model, said = network(), codes(1, 12)
     assert int(mu_law(torch.tensor(0.0))) == SILENCE
     after = torch.cat([torch.full((1, 50), SILENCE), said], 1)
@@ -139,7 +139,7 @@ def test_before_a_recording_there_is_silence() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_weight_is_learned(name: str) -> None:
+def test_every_weight_has_a_gradient(name: str) -> None:
     model = network(name)
     labels = labels_for(model, 2)
     pieces = codes(2, 40)
@@ -171,7 +171,7 @@ def test_probs_are_those_of_log_prob_for_every_next_code(name: str, length: int)
         torch.testing.assert_close(model.probs(past), model.log_prob(every)[:, -1].exp())
 
 
-def test_probs_refuse_what_log_prob_refuses() -> None:
+def test_probs_refuse_wrong_codes_and_conditional_models() -> None:
     with pytest.raises(ValueError, match="codes must lie between 0 and 255"):
         network().probs(torch.tensor([3, 256]))
     with pytest.raises(ValueError, match="needs labels from 0 to 2"):
@@ -187,7 +187,7 @@ def test_probabilities_of_all_pairs_sum_to_one(name: str) -> None:
     assert total == pytest.approx(1, abs=1e-4)
 
 
-def test_a_mixture_has_the_gains_of_its_distribution_functions() -> None:
+def test_a_mixtures_probabilities_are_differences_of_its_distribution_function() -> None:
     model, said = network("mixture"), codes(1, 15)
     with torch.no_grad():
         logits, loc, log_scale = model(said)[0].T.double().reshape(3, 3, 15)
@@ -210,7 +210,7 @@ def test_loss_is_the_mean_over_codes_whose_past_is_known(name: str) -> None:
 
 
 @pytest.mark.parametrize(("parts", "length"), [(0, 100), (5, 1)])
-def test_it_learns_a_wave_and_continues_it(parts: int, length: int) -> None:
+def test_training_learns_a_wave_and_samples_continue_it(parts: int, length: int) -> None:
     torch.manual_seed(0)
     wave = mu_law(0.5 * torch.sin(torch.arange(400) * 2 * math.pi / 20))
     model = WaveNet(channels=16, skip_channels=32, dilations=(1, 2, 4, 8), num_components=parts)
@@ -230,7 +230,7 @@ def test_it_learns_a_wave_and_continues_it(parts: int, length: int) -> None:
 
 
 @pytest.mark.parametrize("name", ["classes", "both"])
-def test_the_class_changes_every_output_and_only_of_its_recording(name: str) -> None:
+def test_a_class_changes_every_output_of_its_recording_only(name: str) -> None:
     model, said = network(name), codes(1, 20).expand(2, -1)
     with torch.no_grad():
         same, other = model(said, torch.tensor([0, 0])), model(said, torch.tensor([0, 1]))
@@ -251,7 +251,7 @@ def test_a_sample_follows_its_class() -> None:
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_cache_says_what_the_network_says_of_the_whole(name: str) -> None:
+def test_outputs_with_a_cache_equal_those_of_the_whole(name: str) -> None:
     model, said = network(name), codes(3, 60)
     labels, start = labels_for(model, 3), model.receptive_field - 1
     with torch.no_grad():
@@ -289,14 +289,14 @@ def test_codes_are_drawn_with_the_probabilities_of_log_prob(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["softmax", "mixture"])
-def test_a_cool_temperature_takes_the_likeliest_way(name: str) -> None:
+def test_samples_at_a_low_temperature_are_the_likeliest_codes(name: str) -> None:
     model = network(name)
     drawn = model.sample(8, length=1, temperature=1e-4, generator=generator())
     # A scale of half a level is the least that a mixture has.
     assert (drawn - drawn[0]).abs().max() <= (5 if model.num_components else 0)
 
 
-def test_a_step_computes_one_position_whatever_was_read() -> None:
+def test_a_cached_step_costs_the_same_at_any_length() -> None:
     """Its store does not grow, and no tensor that it makes has the length of the past."""
     stack = network().stack
     with torch.no_grad():
@@ -308,7 +308,7 @@ def test_a_step_computes_one_position_whatever_was_read() -> None:
     assert len(rings.rings) == 1 + 2 + 4
 
 
-def test_sampling_leaves_the_model_free_to_learn() -> None:
+def test_model_can_be_trained_after_sampling() -> None:
     model = network()
     drawn = model.sample(2, length=20, generator=generator())
     model.loss(drawn.clone()).backward()
@@ -351,12 +351,12 @@ def test_dilations_below_one_are_refused(dilation: int) -> None:
         ({"num_classes": -1}, "num_classes must be at least 0, not -1"),
     ],
 )
-def test_sizes_that_make_no_network_are_refused(sizes: dict[str, int], message: str) -> None:
+def test_impossible_sizes_are_refused(sizes: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WaveNet(**sizes)
 
 
-def test_pieces_with_nothing_to_judge_are_refused() -> None:
+def test_pieces_without_a_code_to_predict_are_refused() -> None:
     model = network()
     assert model.loss(codes(1, 9)).isfinite()
     with pytest.raises(
@@ -392,13 +392,13 @@ def test_labels_that_do_not_fit_are_refused(name: str, labels: list[int] | None,
         ({"length": 5, "temperature": math.nan}, "temperature must be positive and finite, not nan"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(options: dict[str, float], message: str) -> None:
+def test_wrong_lengths_and_temperatures_are_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         network().sample(1, **options)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_receptive_field_is_all_that_a_prediction_needs(name: str) -> None:
+def test_predictions_depend_on_the_receptive_field_only(name: str) -> None:
     """`sample` without a cache computes no more than that."""
     model, said = network(name), codes(2, 40)
     labels = labels_for(model, 2)
@@ -407,7 +407,7 @@ def test_a_receptive_field_is_all_that_a_prediction_needs(name: str) -> None:
         torch.testing.assert_close(windowed, model.network(said, labels)[:, -1])
 
 
-def test_a_cache_that_has_read_too_little_are_refused() -> None:
+def test_caches_of_too_few_inputs_are_refused() -> None:
     stack = network().stack
     with pytest.raises(ValueError, match="needs 7 inputs before the next, and 6 were read: put silence before them"):
         FastWaveNetCache(stack, torch.zeros(1, 4, 6))

@@ -1,4 +1,4 @@
-"""Attention: equal to torch's on copied weights, blind where a mask says so, finite where nothing may be seen."""
+"""Attention: equal to torch's on copied weights, masks, finite outputs of fully masked queries."""
 
 import inspect
 import math
@@ -117,7 +117,7 @@ def test_written_out_equals_fused_and_torch_with_a_mask_of_each_head():
     assert not weights[~mask].any()
 
 
-def test_fewer_queries_than_keys_are_the_last_positions():
+def test_fewer_queries_than_keys_are_at_the_last_positions():
     q, k, v = numbers(1, 2, 6, 8), numbers(1, 2, 6, 8, seed=1), numbers(1, 2, 6, 8, seed=2)
     whole = attention.fused_attention(q, k, v, causal=True)
     last = attention.fused_attention(q[:, :, 4:], k, v, causal=True)
@@ -146,7 +146,7 @@ def test_attention_without_positions_commutes_with_a_permutation():
 
 
 @pytest.mark.parametrize("written_out", [False, True])
-def test_a_query_that_may_see_nothing_gets_zero_and_finite_gradients(written_out):
+def test_fully_masked_queries_give_zero_and_finite_gradients(written_out):
     ours, _ = pair()
     x = numbers(2, 4, EMBED).requires_grad_()
     mask = padding_mask(torch.tensor([4, 0]), 4)
@@ -177,7 +177,7 @@ def test_scaled_dot_scores_divide_by_the_root_of_the_width():
     torch.testing.assert_close(attention.scaled_dot_scores(q, k), attention.dot_scores(q, k) / 4)
 
 
-def test_cosine_scores_ignore_lengths_and_mind_the_temperature():
+def test_cosine_scores_ignore_norms_and_divide_by_the_temperature():
     q, k = numbers(2, 6, 8), numbers(2, 7, 8, seed=1)
     expected = F.cosine_similarity(q.unsqueeze(2), k.unsqueeze(1), dim=-1)
     torch.testing.assert_close(attention.cosine_scores(q, k), expected)
@@ -188,7 +188,7 @@ def test_cosine_scores_ignore_lengths_and_mind_the_temperature():
             attention.cosine_scores(q, k, temperature=temperature)
 
 
-def test_masks_allow_what_they_say():
+def test_padding_and_causal_masks_have_the_right_entries():
     assert padding_mask(torch.tensor([2, 0, 3]), 3)[:, 0, 0].tolist() == [[1, 1, 0], [0, 0, 0], [1, 1, 1]]
     assert causal_mask(2)[0, 0].tolist() == [[1, 0], [1, 1]]
     assert causal_mask(2, key_time=3)[0, 0].tolist() == [[1, 1, 0], [1, 1, 1]]
@@ -200,7 +200,7 @@ def test_masks_allow_what_they_say():
         causal_mask(3, key_time=2)
 
 
-def test_dropout_acts_in_training_alone():
+def test_dropout_acts_in_training_only():
     torch.manual_seed(0)
     ours, x = MultiHeadAttention(EMBED, HEADS, dropout=0.5), numbers(2, 7, EMBED)
     assert not torch.equal(ours(x), ours(x))

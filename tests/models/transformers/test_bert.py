@@ -41,12 +41,12 @@ def test_rows_hold_one_text_or_two_and_are_padded_or_cut():
 
 
 @pytest.mark.parametrize(("first", "second"), [([5, 6, 7], None), ([5, 6], [7])])
-def test_a_row_that_has_no_room_says_so(first, second):
+def test_row_refuses_a_first_text_that_is_too_long(first, second):
     with pytest.raises(ValueError, match="leaves no room in 4"):
         bert.row(first, second, max_length=4)
 
 
-def test_segments_are_read_off_the_ids():
+def test_segments_change_after_the_first_eos():
     assert bert.segments(ROWS)[0].tolist() == [0] * 5 + [1] * 7
     assert bert.segments(ROWS)[2].tolist() == [0] * 3 + [1] * 9
 
@@ -58,7 +58,7 @@ def many(n=400):
     return ids
 
 
-def test_a_share_is_chosen_and_gets_masks_random_tokens_and_itself():
+def test_chosen_tokens_become_mask_random_token_or_stay_in_the_published_shares():
     ids = many()
     gaps = bert.mask_tokens(ids, mask_id=VOCAB, share=0.15, generator=torch.Generator().manual_seed(2))
     assert not gaps.chosen[ids < len(SPECIALS)].any()
@@ -75,7 +75,7 @@ def test_a_share_is_chosen_and_gets_masks_random_tokens_and_itself():
     assert int(hidden.min()) >= len(SPECIALS)
 
 
-def test_the_same_generator_gives_the_same_gaps_and_another_others():
+def test_the_same_seed_gives_the_same_mask_and_another_seed_another():
     first, again, other = (
         bert.mask_tokens(many(), mask_id=VOCAB, generator=torch.Generator().manual_seed(s)).inputs for s in (3, 3, 4)
     )
@@ -192,7 +192,7 @@ def test_weights_start_as_published_and_larger_in_a_narrower_model(width, wanted
 # --- who sees whom ---
 
 
-def test_bert_sees_both_sides_and_the_causal_one_only_the_left():
+def test_bert_depends_on_both_sides_and_a_causal_one_on_the_left_only():
     for causal, wanted in ((False, set(range(9))), (True, set(range(5)))):
         model = ready(Bert(**STILL, causal=causal))
         rows = torch.tensor([bert.row([5, 6, 7], [8, 9, 10], max_length=9)])
@@ -209,14 +209,14 @@ def test_bert_sees_both_sides_and_the_causal_one_only_the_left():
         assert seen == wanted
 
 
-def test_padding_is_seen_by_none():
+def test_padding_changes_no_output():
     model = ready(Bert(**STILL))
     short = torch.tensor([bert.row([5, 6, 7], [8], max_length=8)])
     longer = torch.tensor([bert.row([5, 6, 7], [8], max_length=12)])
     torch.testing.assert_close(model(longer)[:, :7], model(short)[:, :7])
 
 
-def test_a_row_of_padding_is_finite_and_teaches_nothing():
+def test_rows_of_padding_are_finite_and_change_no_loss():
     model = ready(MaskedLM(**STILL))
     rows = torch.cat([ROWS, torch.full((1, LENGTH), PAD)])
     assert model(rows).isfinite().all()
@@ -229,7 +229,7 @@ def test_a_row_of_padding_is_finite_and_teaches_nothing():
 # --- losses ---
 
 
-def test_the_masked_loss_is_the_cross_entropy_at_the_chosen_places():
+def test_the_masked_loss_is_the_cross_entropy_at_the_chosen_positions():
     model, ids = ready(MaskedLM(**STILL)), ROWS[[0, 2]]
     loss = model.loss(ids, generator=torch.Generator().manual_seed(4))
     gaps = bert.mask_tokens(ids, mask_id=VOCAB, generator=torch.Generator().manual_seed(4))
@@ -239,14 +239,14 @@ def test_the_masked_loss_is_the_cross_entropy_at_the_chosen_places():
     torch.testing.assert_close(loss, wanted)
 
 
-def test_the_left_only_loss_is_the_log_probability_of_the_rows():
+def test_the_left_to_right_loss_is_the_log_probability_of_the_rows():
     model = ready(LeftToRight(**STILL))
     log_p, ids = model(ROWS).log_softmax(-1), ROWS
     each = [log_p[b, t - 1, ids[b, t]] for b in range(3) for t in range(1, LENGTH) if ids[b, t] != PAD]
     torch.testing.assert_close(model.loss(ids), -torch.stack(each).mean())
 
 
-def test_the_left_only_model_can_learn_from_a_share_of_the_tokens():
+def test_the_left_to_right_loss_can_take_a_share_of_the_tokens():
     whole, some = (ready(LeftToRight(**STILL, share=share)) for share in (1.0, 0.4))
     ids = ROWS[:, 1:]
     luck = torch.rand(ids.shape, generator=torch.Generator().manual_seed(5))
@@ -256,7 +256,7 @@ def test_the_left_only_model_can_learn_from_a_share_of_the_tokens():
     torch.testing.assert_close(found, losses[chosen].mean())
 
 
-def test_training_fills_gaps_that_both_sides_tell_and_the_left_does_not():
+def test_training_predicts_tokens_that_need_both_sides_and_left_to_right_cannot():
     """Palindromes of random letters: the middle one follows from neither side, its neighbours from the right one."""
     draw = torch.Generator().manual_seed(0)
     torch.manual_seed(0)
@@ -278,17 +278,17 @@ def test_training_fills_gaps_that_both_sides_tell_and_the_left_does_not():
 # --- bad input ---
 
 
-def test_heads_that_do_not_divide():
+def test_heads_that_do_not_divide_the_width_are_refused():
     with pytest.raises(ValueError, match="num_heads must divide embed_dim"):
         Bert(**{**SMALL, "num_heads": 5})
 
 
-def test_a_row_longer_than_the_context():
+def test_rows_longer_than_the_context_are_refused():
     with pytest.raises(ValueError, match="rows of 13 tokens do not fit into a context of 12"):
         Bert(**SMALL)(torch.full((1, 13), 5))
 
 
 @pytest.mark.parametrize("wrong", [-1, VOCAB + 1])
-def test_an_id_outside_the_vocabulary(wrong):
+def test_ids_outside_the_vocabulary_are_refused(wrong):
     with pytest.raises(ValueError, match="ids must lie between 0 and 50"):
         Bert(**SMALL)(torch.tensor([[BOS, wrong, EOS]]))

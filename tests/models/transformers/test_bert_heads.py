@@ -9,7 +9,7 @@ from gensrc.models.transformers.bert_heads import BertClassifier, BertSpanReader
 from tests.models.transformers.test_bert import LENGTH, ROWS, SMALL, STILL, ready
 
 
-def test_the_classifier_reads_the_mean_of_the_tokens():
+def test_classifier_logits_come_from_the_mean_of_the_tokens():
     model = ready(BertClassifier(num_classes=3, **STILL))
     tokens = model.bert(ROWS)
     places = [[1, 2, 3, 5, 6, 7, 8], [1, 2, 3], [1, 3, 4, 5, 6, 7, 8, 9, 10]]
@@ -23,7 +23,7 @@ def test_the_classifier_reads_the_mean_of_the_tokens():
 PAIRS = ROWS[[0, 2]]
 
 
-def test_a_span_is_looked_for_in_the_second_text_alone():
+def test_spans_outside_the_second_text_have_no_probability():
     model = ready(BertSpanReader(**STILL))
     first, last = model(PAIRS)
     inside = torch.zeros(2, LENGTH, dtype=torch.bool)
@@ -57,25 +57,25 @@ def test_the_span_loss_is_the_mean_of_both_ends():
 @pytest.mark.parametrize(
     "model", [BertClassifier(num_classes=3, **SMALL), BertSpanReader(**SMALL)], ids=["class", "span"]
 )
-def test_a_task_refuses_a_row_of_padding(model):
+def test_rows_of_padding_are_refused(model):
     with pytest.raises(ValueError, match=r"rows \[1\] are nothing but padding"):
         model(torch.stack([ROWS[0], torch.full((LENGTH,), PAD)]))
 
 
 @pytest.mark.parametrize("wrong", [-1, 3])
-def test_a_label_out_of_range(wrong):
+def test_labels_out_of_range_are_refused(wrong):
     labels = torch.tensor([0, wrong, 1])
     with pytest.raises(ValueError, match="labels must lie between 0 and 2"):
         BertClassifier(num_classes=3, **SMALL).loss(ROWS, labels)
 
 
-def test_a_span_needs_a_second_text():
+def test_rows_without_a_second_text_are_refused():
     with pytest.raises(ValueError, match="each row needs a second text"):
         BertSpanReader(**SMALL)(ROWS)
 
 
 @pytest.mark.parametrize("wrong", [[-1, 6], [6, LENGTH], [2, 6], [6, 11]])
-def test_a_span_outside_the_second_text(wrong):
+def test_spans_outside_the_second_text_are_refused(wrong):
     spans = torch.tensor([wrong, [3, 3]])
     with pytest.raises(ValueError, match="spans must lie within the second text"):
         BertSpanReader(**SMALL).loss(PAIRS, spans)

@@ -1,4 +1,4 @@
-"""GPT: equal to the transformers library's GPT-2 on copied weights, and blind to all that comes later."""
+"""GPT: equal to the transformers library's GPT-2 on copied weights; causality, loss, bad input."""
 
 import math
 
@@ -77,14 +77,14 @@ def test_left_padding_equals_the_librarys_where_tokens_are_real():
     torch.testing.assert_close(mine[1, 4:], alone[0], atol=1e-5, rtol=0)
 
 
-def test_weights_go_there_and_back():
+def test_to_gpt2_and_from_gpt2_are_inverse():
     state = small().state_dict()
     back = from_gpt2(to_gpt2(state))
     assert back.keys() == state.keys()
     assert all(torch.equal(back[name], weight) for name, weight in state.items())
 
 
-def test_the_librarys_own_weights_come_here():
+def test_from_gpt2_converts_the_librarys_weights():
     theirs = library()
     state = theirs.state_dict() | {"transformer.h.0.attn.bias": torch.ones(1), "transformer.h.0.attn.masked_bias": 0}
     ours = GPT(**SMALL).eval()
@@ -93,12 +93,12 @@ def test_the_librarys_own_weights_come_here():
     assert (ours(ids) - theirs(ids).logits).abs().max() <= 1e-5
 
 
-def test_a_weight_that_gpt_has_not_is_refused():
+def test_from_gpt2_refuses_unknown_weights():
     with pytest.raises(ValueError, match=r"transformer.h.0.crossattention.c_attn.weight is no weight of a GPT"):
         from_gpt2({"transformer.h.0.crossattention.c_attn.weight": torch.ones(2, 2)})
 
 
-def test_rotary_weights_do_not_go_to_gpt2():
+def test_to_gpt2_refuses_rotary_positions():
     with pytest.raises(ValueError, match='GPT-2 has learned positions: build with positions="learned"'):
         to_gpt2(small(positions="rotary").state_dict())
 
@@ -107,7 +107,7 @@ def test_rotary_weights_do_not_go_to_gpt2():
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
-def test_the_gradient_from_every_later_token_is_exactly_zero(positions):
+def test_gradients_from_later_tokens_are_exactly_zero(positions):
     model, ids = small(positions=positions), tokens(2, CONTEXT)
     vectors = model.embed(ids).detach().requires_grad_()
     hidden = model.encoder(vectors, causal=True)
@@ -119,7 +119,7 @@ def test_the_gradient_from_every_later_token_is_exactly_zero(positions):
         assert (reached[1] == 0).all()  # nor from another text
 
 
-def test_rotary_positions_tell_distances_alone_and_learned_ones_do_not():
+def test_rotary_positions_depend_on_distances_alone_and_learned_ones_do_not():
     ids, places = tokens(2, 5), torch.arange(5)[None]
     turned, learned = small(positions="rotary"), small()
     assert (turned(ids) - turned(ids, positions=places + 7)).abs().max() <= 1e-5
@@ -127,14 +127,14 @@ def test_rotary_positions_tell_distances_alone_and_learned_ones_do_not():
     assert (learned(ids) - learned(ids, positions=places + 7)).abs().max() > 1e-3
 
 
-def test_rotary_positions_read_token_by_token_as_all_at_once():
+def test_rotary_positions_with_a_cache_equal_those_without():
     model, ids = small(positions="rotary"), tokens(2, CONTEXT)
     reader = IncrementalDecoder(model, ids[:, :1], max_new_tokens=CONTEXT - 1)
     one_by_one = torch.cat([reader.read(some) for some in ids.split(1, dim=1)], dim=1)
     assert (one_by_one - model(ids)).abs().max() <= 1e-5
 
 
-def test_a_token_changes_no_logits_before_it():
+def test_changing_a_token_changes_no_earlier_logits():
     model, ids = small(), tokens(1, CONTEXT)
     for t in range(CONTEXT):
         other = ids.clone()
@@ -184,7 +184,7 @@ def test_a_row_of_padding_alone_changes_neither_loss_nor_gradient():
         torch.testing.assert_close(weight.grad, alone[name], atol=1e-6, rtol=1e-5)
 
 
-def test_a_row_that_may_see_nothing_has_finite_logits_and_gradients():
+def test_fully_masked_rows_have_finite_logits_and_gradients():
     model, ids = small(), tokens(2, 8)
     mask = torch.ones(2, 1, 1, 8, dtype=torch.bool)
     mask[1] = False
@@ -197,7 +197,7 @@ def test_a_row_that_may_see_nothing_has_finite_logits_and_gradients():
 
 @pytest.mark.parametrize("length", [2, CONTEXT, CONTEXT + 1, CONTEXT + 2, 40, 41])
 @pytest.mark.parametrize("stride", [1, 5, CONTEXT, None])
-def test_log_prob_judges_every_token_once_with_enough_before_it(stride, length):
+def test_log_prob_predicts_every_token_once_with_enough_context(stride, length):
     model, text = small(), tokens(length)
     found = model.log_prob(text, stride=stride)
     assert found.shape == (length - 1,)
@@ -245,7 +245,7 @@ def test_the_output_matrix_is_the_embedding():
     assert sum(weight.numel() for weight in model.parameters()) == (VOCAB + CONTEXT) * d + layers * block + 2 * d
 
 
-def test_dropout_acts_in_training_alone_and_where_gpt2_has_it():
+def test_dropout_acts_in_training_only_and_where_gpt2_has_it():
     model = small(dropout=0.5)
     ids = tokens(2, 6)
     assert torch.equal(model(ids), model(ids))
@@ -305,6 +305,6 @@ def test_no_tokens_and_nothing_to_predict_are_refused():
 
 
 @pytest.mark.parametrize(("length", "stride"), [(1, 4), (0, 4), (20, CONTEXT + 1), (20, 0)])
-def test_log_prob_refuses_what_it_cannot_judge(length, stride):
+def test_log_prob_refuses_short_texts_and_wrong_strides(length, stride):
     with pytest.raises(ValueError, match="log_prob needs two tokens and a stride from 1 to 12, not"):
         small().log_prob(tokens(length), stride=stride)

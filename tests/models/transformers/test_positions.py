@@ -1,4 +1,4 @@
-"""Positions: waves as in the formula, whose shifts are rotations; rotations that leave only offsets in scores."""
+"""Positions: sinusoidal ones by their formula, and rotary ones, whose scores depend on offsets only."""
 
 import math
 
@@ -33,7 +33,7 @@ def test_a_shift_of_sinusoidal_positions_is_one_rotation_for_all(shift):
     torch.testing.assert_close(table[:40] @ turn.T, table[shift : 40 + shift], atol=1e-5, rtol=0)
 
 
-def test_rotation_keeps_norms_and_leaves_offsets_alone_in_the_scores():
+def test_rope_keeps_norms_and_scores_depend_on_offsets_only():
     q, k = numbers(1, 2, 1, 8).expand(1, 2, 30, 8), numbers(1, 2, 1, 8, seed=1).expand(1, 2, 30, 8)
     turn = positions.rope(torch.arange(30)[None], 8)
     turned_q, turned_k = positions.apply_rope(q, turn), positions.apply_rope(k, turn)
@@ -46,7 +46,7 @@ def test_rotation_keeps_norms_and_leaves_offsets_alone_in_the_scores():
     assert (scores[..., 0, 1] - scores[..., 1, 0]).abs().max() > 0.1
 
 
-def test_rotation_is_multiplication_by_a_complex_number():
+def test_rope_is_multiplication_by_a_complex_number():
     x, places = numbers(2, 3, 5, 8), torch.tensor([[4, 0, 9, 2, 1], [0, 1, 2, 3, 4]])
     angles = places[:, None, :, None] * positions.frequencies(8)
     expected = torch.view_as_complex(x.unflatten(-1, (-1, 2))) * torch.polar(torch.ones_like(angles), angles)
@@ -54,12 +54,12 @@ def test_rotation_is_multiplication_by_a_complex_number():
     torch.testing.assert_close(found, torch.view_as_real(expected).flatten(-2), atol=1e-5, rtol=0)
 
 
-def test_rotation_keeps_the_kind_of_number():
+def test_rope_keeps_the_dtype():
     turn = positions.rope(torch.arange(3)[None], 8)
     assert positions.apply_rope(numbers(1, 2, 3, 8).bfloat16(), turn).dtype == torch.bfloat16
 
 
-def test_odd_widths_are_refused_where_positions_go_by_pairs():
+def test_odd_widths_are_refused():
     with pytest.raises(ValueError, match="positions go by pairs of features: 7 is an odd width"):
         positions.sinusoidal(torch.arange(3), 7)
     with pytest.raises(ValueError, match="3 is an odd width"):

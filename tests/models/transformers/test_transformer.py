@@ -1,4 +1,4 @@
-"""The Transformer: equal to torch's on copied weights, blind where it must be, told of places as the formulas say."""
+"""The Transformer: equal to torch's on copied weights; masks, positions, cache, bad input."""
 
 import inspect
 import math
@@ -150,7 +150,7 @@ def test_the_paper_has_no_last_norm_after_post_norm_and_pre_norm_needs_one():
 # --- positions ---
 
 
-def test_rotary_positions_leave_only_offsets_in_an_encoder():
+def test_encoder_with_rotary_positions_depends_on_offsets_only():
     model = ready(Encoder(small(positions="rotary")))
     x = numbers(2, 7, EMBED)
     moved = model(x, positions=torch.arange(5, 12)[None])
@@ -168,7 +168,7 @@ def test_an_encoder_commutes_with_a_permutation_only_without_positions(positions
 
 
 @pytest.mark.parametrize("positions", PLACES)
-def test_given_positions_take_the_place_of_counting(positions):
+def test_given_positions_replace_the_default_ones(positions):
     model = ready(Encoder(small(positions=positions)))
     x, order = numbers(2, 7, EMBED), torch.tensor([3, 0, 6, 1, 5, 2, 4])
     found = model(x[:, order], positions=order[None])
@@ -217,7 +217,7 @@ def both(**changes) -> Transformer:
 
 
 @pytest.mark.parametrize("positions", ["none", *PLACES])
-def test_padding_changes_nothing_for_what_is_real(positions):
+def test_padding_does_not_change_outputs_at_real_tokens(positions):
     model = both(positions=positions)
     for source, target in pairs():
         source, target = source[source != PAD][None], target[target != PAD][None]
@@ -226,7 +226,7 @@ def test_padding_changes_nothing_for_what_is_real(positions):
         torch.testing.assert_close(more[:, : target.shape[1]], alone, atol=1e-5, rtol=0)
 
 
-def test_what_stands_in_masked_places_is_never_seen():
+def test_tokens_at_masked_positions_change_no_output():
     model = ready(Halves(small(positions="sinusoidal")))
     x, y = numbers(3, 5, EMBED, seed=1), numbers(3, 7, EMBED)
     real, kept = padding_mask(LENGTHS, 7)[:, 0, 0], padding_mask(FEW, 5)[:, 0, 0]
@@ -236,7 +236,7 @@ def test_what_stands_in_masked_places_is_never_seen():
 
 
 @pytest.mark.parametrize("norm_first", [False, True])
-def test_an_example_of_padding_alone_is_finite_and_does_not_hear_of_the_source(norm_first):
+def test_source_of_padding_alone_gives_finite_outputs_that_ignore_it(norm_first):
     model = both(norm_first=norm_first)
     batch = pairs()
     batch[1, 0] = PAD
@@ -273,7 +273,7 @@ class Kept:
 
 @pytest.mark.parametrize("positions", ["none", *PLACES])
 @pytest.mark.parametrize("sizes", [[1] * 8, [5, 1, 2]])
-def test_a_sequence_fed_in_pieces_with_a_cache_gives_what_it_gives_whole(sizes, positions):
+def test_decoder_in_pieces_with_a_cache_equals_the_whole(sizes, positions):
     model, (source, target) = both(positions=positions), pairs().unbind(1)
     memory, mask = model.encode(source), transformer.token_mask(source)
     cache = [Kept() for _ in model.decoder.blocks]
@@ -284,7 +284,7 @@ def test_a_sequence_fed_in_pieces_with_a_cache_gives_what_it_gives_whole(sizes, 
     torch.testing.assert_close(torch.cat(found, 1), model(source, target), atol=1e-5, rtol=0)
 
 
-def test_an_encoder_fed_in_pieces_from_the_left_of_its_padding_gives_what_it_gives_whole():
+def test_causal_encoder_in_pieces_with_left_padding_equals_the_whole():
     model, x = ready(Encoder(small(positions="learned"))), numbers(2, 6, EMBED)
     whole = model(x, causal=True)
     shifted = torch.cat([numbers(2, 3, EMBED, seed=3), x], 1)
@@ -345,7 +345,7 @@ def test_the_output_layer_is_the_target_embedding():
 
 
 @pytest.mark.parametrize("positions", ["none", *PLACES])
-def test_maps_are_the_weights_that_were_used(positions):
+def test_attention_maps_are_the_weights_that_were_used(positions):
     model, (source, target) = both(positions=positions), pairs().unbind(1)
     inner = {}
     probe = model.decoder.blocks[1].cross_attn
@@ -373,7 +373,7 @@ def test_maps_are_the_weights_that_were_used(positions):
     assert not maps
 
 
-def test_maps_follow_the_rotation():
+def test_attention_maps_include_rotary_positions():
     model, x = ready(Encoder(small(positions="rotary"))), numbers(1, 6, EMBED)
     with transformer.attention_maps(model) as maps:
         model(x)
@@ -384,7 +384,7 @@ def test_maps_follow_the_rotation():
             model(x, cache=[Kept() for _ in model.blocks])
 
 
-def test_dropout_acts_in_training_alone():
+def test_dropout_acts_in_training_only():
     model, x = Encoder(small(dropout=0.5)), numbers(2, 7, EMBED)
     assert not torch.equal(model(x), model(x))
     model.eval()
@@ -444,7 +444,7 @@ def test_an_id_outside_the_vocabulary_is_refused(wrong):
         model.encode(ids)
 
 
-def test_masks_that_do_not_fit_are_refused_here_too():
+def test_encoders_and_decoders_refuse_masks_that_do_not_fit():
     layer = transformer.Attention(EMBED, HEADS)
     forward, x = inspect.unwrap(transformer.Attention.forward), numbers(2, 7, EMBED)
     with pytest.raises(ValueError, match=r"a mask must have shape \(2, 4, 7, 7\)"):

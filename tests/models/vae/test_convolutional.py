@@ -47,13 +47,13 @@ def test_one_sample_is_the_evidence_lower_bound():
     assert abs(mine - theirs) < 4.5 * math.hypot(my_error, their_error)
 
 
-def test_expected_loss_falls_with_every_sample_more():
+def test_expected_loss_falls_with_the_number_of_samples():
     found = [mean_and_error(weighted(samples)) for samples in (1, 2, 5, 20)]
     for (more, more_error), (less, less_error) in itertools.pairwise(found):
         assert more - less > 3 * math.hypot(more_error, less_error)
 
 
-def test_gradient_is_that_of_the_samples_weighed_by_their_shares():
+def test_gradient_is_that_of_the_samples_weighted_by_normalised_weights():
     """Burda et al., equation 13, written out: one log-weight and its gradient at a time."""
     model, x = weighted(3), all_binary_pictures()[5:7]
     torch.manual_seed(4)
@@ -119,7 +119,7 @@ def test_with_a_wrong_posterior_the_bound_rises_to_the_exact_likelihood():
     assert bounds[2] == pytest.approx(exact.mean().item(), abs=0.01)
 
 
-def test_residual_block_begins_as_the_identity():
+def test_residual_block_is_initialised_as_the_identity():
     x = torch.randn(2, 3, 4, 4, generator=generator())
     assert torch.equal(conv.ZeroInitResidual(3)(x), x)
 
@@ -138,7 +138,7 @@ def test_convolutional_decoder_keeps_leading_axes():
     torch.testing.assert_close(together, apart)
 
 
-def test_convolutions_see_neighbourhoods_and_learn_everywhere():
+def test_convolutions_are_local_and_every_weight_has_a_gradient():
     model, x = convolutional(), torch.rand(3, 2, 8, 12, generator=generator()).round()
     model.loss(x).backward()
     model.zero_grad()
@@ -185,7 +185,7 @@ def test_bad_sizes_are_refused():
         importance_weighted.ImportanceWeightedVAE(samples=0)
 
 
-def test_pixels_out_of_range_are_named():
+def test_pixels_out_of_range_are_refused():
     x = 2 * all_binary_pictures() - 1
     with pytest.raises(ValueError, match=r"the bernoulli decoder wants pixels in \[0, 1\], these span \[-1, 1\]"):
         weighted(5).loss(x)

@@ -38,7 +38,7 @@ def test_probabilities_of_all_levels_sum_to_one():
 
 
 @pytest.mark.parametrize("level", [0, 1, 100, 254, 255])
-def test_a_level_has_what_the_distribution_function_gains_over_its_bin(level):
+def test_a_levels_probability_is_that_of_its_bin_under_the_logistic(level):
     p, x = mixture(), torch.full((1, 1, 6), level / 255)
     low = torch.where(x < 0.001, -torch.inf, x - 0.5 / 255).double()
     high = torch.where(x > 0.999, torch.inf, x + 0.5 / 255).double()
@@ -99,11 +99,11 @@ def test_a_uniform_byte_costs_eight_bits():
 
 
 @pytest.mark.parametrize(("pixel", "said"), [(-0.5, "divide"), (1.5, "divide"), (0.5, "round the")])
-def test_pixels_that_are_no_levels_are_refused(pixel, said):
+def test_pixels_between_levels_are_refused(pixel, said):
     with pytest.raises(ValueError, match=said):
         tiny().loss(torch.full((2, 1, 2, 2), pixel))
 
 
-def test_no_part_is_refused():
+def test_zero_components_are_refused():
     with pytest.raises(ValueError, match="num_components must be at least 1"):
         DiscretizedVAE(num_components=0)

@@ -71,7 +71,7 @@ def test_product_adds_precisions():
     torch.testing.assert_close(vague.mean, a)
 
 
-def test_ladder_proposes_the_product_of_evidence_and_expectation():
+def test_ladder_posterior_is_the_product_of_evidence_and_prior():
     model, x = tiny(LadderVAE, (3, 2)), all_binary_pictures()
     lower, upper = model.infer(x, 2, generator())
     hidden = model.climb[0](x.flatten(1))
@@ -85,7 +85,7 @@ def test_ladder_proposes_the_product_of_evidence_and_expectation():
     assert not upper.p.log_var.any()
 
 
-def test_plain_hierarchy_proposes_upwards():
+def test_plain_hierarchy_draws_its_posterior_upwards():
     model, x = tiny(HierarchicalVAE, (3, 2)), all_binary_pictures()
     lower, upper = model.infer(x, 2, generator())
     torch.testing.assert_close(lower.q.mean[1], model.encoders[0](x.flatten(1)).chunk(2, -1)[0])
@@ -146,7 +146,7 @@ def test_samples_have_the_models_moments(kind):
     torch.testing.assert_close(means, expected, atol=0.02, rtol=0)
 
 
-def test_posterior_means_average_over_the_way_there():
+def test_posterior_means_average_over_samples():
     x = all_binary_pictures()
     ladder = tiny(LadderVAE, (3, 2))
     with torch.no_grad():
@@ -157,7 +157,7 @@ def test_posterior_means_average_over_the_way_there():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_beta_weighs_the_divergences_alone(kind):
+def test_beta_weights_the_divergences_only(kind):
     model, x = tiny(kind), all_binary_pictures()
     torch.manual_seed(1)
     terms = model.elbo(x)
@@ -167,7 +167,7 @@ def test_beta_weighs_the_divergences_alone(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_weight_learns(kind):
+def test_every_weight_has_a_gradient(kind):
     torch.manual_seed(0)
     model = kind(image_shape=(1, 4, 8), latent_dims=(3, 2), hidden_dim=6)
     with torch.no_grad():

@@ -120,11 +120,11 @@ def test_sample_is_a_function_of_the_generator():
     assert not torch.equal(first, other)
 
 
-def test_size_is_the_articles():
+def test_number_of_parameters_is_the_articles():
     assert sum(weight.numel() for weight in vae.VAE(hidden_dim=400, latent_dim=20).parameters()) == 652_824
 
 
-def test_a_given_scale_is_the_decoders_and_is_not_learned():
+def test_a_given_scale_is_used_and_not_learned():
     model = vae.VAE(image_shape=(1, 2, 2), hidden_dim=8, latent_dim=1, likelihood="gaussian", scale=0.25)
     assert model.decode(torch.zeros(1, 1)).stddev.unique().item() == pytest.approx(0.25)
     model.loss(all_binary_pictures()).backward()
@@ -147,7 +147,7 @@ def test_hidden_layers_are_counted():
         assert sum(isinstance(part, torch.nn.Linear) for part in network) == 3
 
 
-def test_beta_weighs_the_divergence_alone():
+def test_beta_weights_the_divergence_only():
     model, x = tiny(latent_dim=2), all_binary_pictures()
     torch.manual_seed(1)
     terms = model.elbo(x)
@@ -156,7 +156,7 @@ def test_beta_weighs_the_divergence_alone():
     torch.testing.assert_close(model.loss(x), (3 * terms.kl - terms.reconstruction).mean())
 
 
-def test_free_nats_charge_a_variable_at_least_the_floor():
+def test_free_nats_are_the_least_divergence_of_each_variable():
     mean = torch.tensor([[2.0, 0.0], [0.0, 0.0]], requires_grad=True)
     log_var = torch.zeros(2, 2)
     # KLs of the two variables, averaged over the batch: (2 + 0) / 2 = 1 and 0.
@@ -186,12 +186,12 @@ def test_loss_with_free_nats_replaces_the_divergence():
         ("gaussian", 0.0, "must be positive; it is 0.0, and the decoder gaussian"),
     ],
 )
-def test_a_scale_that_makes_no_sense_is_refused(likelihood, scale, message):
+def test_wrong_scales_are_refused(likelihood, scale, message):
     with pytest.raises(ValueError, match=message):
         vae.VAE(likelihood=likelihood, scale=scale)
 
 
-def test_fewer_than_no_hidden_layers_are_refused():
+def test_a_negative_number_of_hidden_layers_is_refused():
     with pytest.raises(ValueError, match="hidden_layers must be at least 0, not -1"):
         vae.VAE(hidden_layers=-1)
 
@@ -206,7 +206,7 @@ def test_autoencoder_loss_is_the_cross_entropy_of_its_own_picture():
 
 
 @pytest.mark.parametrize("likelihood", ["bernoulli", "continuous_bernoulli"])
-def test_pixels_out_of_range_are_named(likelihood):
+def test_pixels_out_of_range_are_refused(likelihood):
     with pytest.raises(ValueError, match=rf"the {likelihood} decoder wants pixels in \[0, 1\].*\[-1, 1\]"):
         tiny(likelihood).loss(2 * all_binary_pictures() - 1)
 
@@ -234,7 +234,7 @@ def test_bound_refuses_more_samples_than_there_are(k):
         vae.importance_weighted_bound(torch.zeros(3, 10), k)
 
 
-def test_beta_weighs_the_charged_divergence_too():
+def test_beta_also_weights_the_divergence_with_free_nats():
     model, x = tiny(latent_dim=2), all_binary_pictures()
     model.free_nats = 0.3
     losses = []
