@@ -84,7 +84,7 @@ def save_recording(name: str, tensors: dict[str, Tensor], *, about: str) -> Path
     Raises CheckpointError if the file would be larger than 4 MB.
     """
     kept = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    shapes = {key: [str(value.dtype).removeprefix("torch."), *value.shape] for key, value in kept.items()}
+    shapes = {key: [str(value.dtype).removeprefix("torch."), *value.shape] for key, value in sorted(kept.items())}
     return _write(RECORDINGS, name, kept, {"about": about, "tensors": shapes})
 
 

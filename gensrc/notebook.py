@@ -13,7 +13,8 @@ import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -149,15 +150,21 @@ def trained(
     if run.full:
         torch.manual_seed(run.seed)
         model = kind(**config).to(run.device)
-        progress = _progress_folder(run, name, [kind.__name__, config, about])
-        with training.keep_progress(progress):
+        with _kept_progress(run, name, [kind.__name__, config, about]):
             train(model)
-        if run.seed != 0:
-            shutil.rmtree(progress, ignore_errors=True)
-            return model.cpu().eval()
-        checkpoints.save_weights(name, model, config=config, about=about, bits=bits)
-        shutil.rmtree(progress, ignore_errors=True)
+            if run.seed != 0:
+                return model.cpu().eval()
+            checkpoints.save_weights(name, model, config=config, about=about, bits=bits)
     return checkpoints.load_weights(name, kind(**config), config=config)
+
+
+@contextmanager
+def _kept_progress(run: Run, name: str, what: list[Any]) -> Iterator[None]:
+    """What is trained while this is open goes on after a kill; its progress is removed once the result is saved."""
+    progress = _progress_folder(run, name, what)
+    with training.keep_progress(progress):
+        yield
+    shutil.rmtree(progress, ignore_errors=True)
 
 
 def _progress_folder(run: Run, name: str, what: list[Any]) -> Path:
@@ -192,15 +199,16 @@ def recorded(
 
     In the full profile `make` returns the tensors and they are saved as recording `name`; either way they are then
     loaded from the file. Pictures are best kept as uint8. `about` says in a sentence what they are. A full run with
-    another seed than 0 shows what it has made and overwrites nothing.
+    another seed than 0 shows what it has made and overwrites nothing. One that is cut off goes on as in `trained`.
 
     Raises CheckpointError as `checkpoints.load_recording` does.
     """
     if run.full:
-        made = make()
-        if run.seed != 0:
-            return made
-        checkpoints.save_recording(name, made, about=about)
+        with _kept_progress(run, name, [about]):
+            made = make()
+            if run.seed != 0:
+                return made
+            checkpoints.save_recording(name, made, about=about)
     return checkpoints.load_recording(name)
 
 

@@ -203,6 +203,37 @@ def test_progress_is_taken_up_unless_other_code_or_another_seed_made_it(tmp_path
         assert (entries(**other), kept()) == ([1, 2, 3, 4], 0), "and what the old code has left is removed"
 
 
+def test_a_recording_that_was_cut_off_goes_on(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("gensrc.checkpoints.SHIPPED", tmp_path / "package" / "gensrc" / "checkpoints")
+    seen = []
+
+    def make(stop_at):
+        def look(step, _):
+            seen.append(step)
+            if step == stop_at:
+                raise KeyboardInterrupt
+
+        torch.manual_seed(0)
+        model = vae.VAE(hidden_dim=4, latent_dim=2)
+        batches = training.Batches(torch.zeros(8, 1, 28, 28), batch_size=4)
+        history = training.fit(model, batches, steps=4, log_every=1, save_seconds=0, callbacks=(look,))
+        return {"loss": torch.tensor(history.loss)}
+
+    def recorded(stop_at):
+        seen.clear()
+        run = notebook.start("part/chapter", profile="full")
+        return notebook.recorded(run, "curve", partial(make, stop_at), about="a test")["loss"]
+
+    whole = recorded(None)
+    with pytest.raises(KeyboardInterrupt):
+        recorded(3)
+    resumed = recorded(None)
+    assert seen == [3, 4]
+    assert torch.equal(resumed, whole)
+    assert not list(tmp_path.glob("gensrc-output/training/*/*/*")), "progress is removed once the tensors are saved"
+
+
 def test_the_program_is_what_a_notebook_has_run_or_the_script(monkeypatch):
     shell = SimpleNamespace(user_ns={"In": ["", "a = 1", "b = 2"]})
     assert notebook._program() == Path(sys.modules["__main__"].__file__).read_text(encoding="utf8")
