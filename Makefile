@@ -17,6 +17,9 @@ NBVAL := $(PYTEST) --nbval
 named = $(sort $(wildcard notebooks/$(1).ipynb notebooks/*/$(1).ipynb))
 MODEL := 03-vae
 
+# Else each of the processes that tests and chapters start compiles all of gensrc anew. Empty is as good as not there.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: book run site serve status check test test-fast unit notebooks settings threads float32 browser colab full \
 	colab-image publish clean
 .DELETE_ON_ERROR:

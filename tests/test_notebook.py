@@ -206,6 +206,7 @@ def test_progress_is_taken_up_unless_other_code_or_another_seed_made_it(tmp_path
 def test_a_recording_that_was_cut_off_goes_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("gensrc.checkpoints.SHIPPED", tmp_path / "package" / "gensrc" / "checkpoints")
+    monkeypatch.setattr("gensrc.checkpoints.RECORDINGS", tmp_path / "package" / "gensrc" / "recordings")
     seen = []
 
     def make(stop_at):
@@ -236,7 +237,10 @@ def test_a_recording_that_was_cut_off_goes_on(tmp_path, monkeypatch):
 
 def test_the_program_is_what_a_notebook_has_run_or_the_script(monkeypatch):
     shell = SimpleNamespace(user_ns={"In": ["", "a = 1", "b = 2"]})
-    assert notebook._program() == Path(sys.modules["__main__"].__file__).read_text(encoding="utf8")
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace(__file__=__file__))
+    assert notebook._program() == Path(__file__).read_text(encoding="utf8")
+    monkeypatch.setitem(sys.modules, "__main__", SimpleNamespace())
+    assert notebook._program() == ""
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
     assert notebook._program() == "\na = 1\nb = 2"
 

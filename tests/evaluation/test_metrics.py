@@ -36,6 +36,12 @@ def test_frechet_distance_takes_constant_features():
     assert metrics.frechet_distance(a, b) == pytest.approx(2)
 
 
+def test_frechet_distance_divides_covariances_by_one_less_than_the_number_of_examples():
+    # Variances of 0 and 2 and of 0 and 8 around their means, so (sqrt(8) - sqrt(2))^2 = 2 apart.
+    a, b = torch.tensor([[-1.0, 0.0], [1.0, 0.0]]), torch.tensor([[-2.0, 0.0], [2.0, 0.0]])
+    assert metrics.frechet_distance(a, b) == pytest.approx(2, abs=1e-6)
+
+
 def test_knn_classify_equals_a_plain_count():
     torch.manual_seed(0)
     known, labels = torch.randn(60, 2), torch.randint(0, 3, (60,))
@@ -51,6 +57,12 @@ def test_knn_classify_equals_a_plain_count():
 def test_knn_classify_refuses_a_bad_k(k):
     with pytest.raises(ValueError, match=f"between 1 and the 4 known codes, not {k}"):
         metrics.knn_classify(torch.zeros(4, 2), torch.zeros(4).long(), torch.zeros(1, 2), k=k)
+
+
+def test_active_units_divides_the_variance_by_one_less_than_the_number_of_examples():
+    means = torch.tensor([[-1.0], [1.0]])  # of variance 2 with that divisor, 1 without
+    assert metrics.active_units(means, threshold=1.5) == 1
+    assert metrics.active_directions(torch.cat([means, torch.zeros(2, 1)], 1), threshold=1.5) == 1
 
 
 def test_active_units_counts_variances_above_the_threshold():

@@ -3,14 +3,17 @@
 import math
 
 import pytest
+import scipy  # its parts are imported where they are used first, and they are large
 import torch
 import torch.nn.functional as F
-from scipy.signal import firwin, kaiser_atten, kaiser_beta
 
 from gensrc.models.gan import stylegan
 from gensrc.models.gan.stylegan import Synthesis, downsample, equivariance, low_pass, translate, upsample
 
-ATTENUATION = kaiser_atten(stylegan.TAPS, stylegan.WIDTH)  # the rate of the fine grid is 2, its limit 1
+
+def attenuation() -> float:
+    """In decibels; the rate of the fine grid is 2, its limit 1."""
+    return scipy.signal.kaiser_atten(stylegan.TAPS, stylegan.WIDTH)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -33,8 +36,8 @@ def network(alias_free: bool, seed: int = 0) -> tuple[Synthesis, torch.Tensor]:
 def test_low_pass_filter_equals_scipys():
     cutoff, width = 0.2, 0.15
     for taps in (8, 24, 60):
-        beta = kaiser_beta(kaiser_atten(taps, width))  # in parts of half the rate, which is 1
-        theirs = firwin(taps, cutoff, window=("kaiser", beta), fs=2)
+        beta = scipy.signal.kaiser_beta(scipy.signal.kaiser_atten(taps, width))  # in parts of half the rate, which is 1
+        theirs = scipy.signal.firwin(taps, cutoff, window=("kaiser", beta), fs=2)
         ours = low_pass(taps, cutoff=cutoff, width=width)
         torch.testing.assert_close(ours, torch.tensor(theirs).float(), rtol=1e-4, atol=1e-6)
 
@@ -42,7 +45,7 @@ def test_low_pass_filter_equals_scipys():
 def test_filter_passes_below_its_band_and_stops_above():
     response = torch.fft.rfft(low_pass().double(), 4000).abs()
     frequency = torch.fft.rfftfreq(4000, d=1 / 2)
-    ripple = 10 ** (-ATTENUATION / 20)  # an estimate, as is the formula for the window
+    ripple = 10 ** (-attenuation() / 20)  # an estimate, as is the formula for the window
     low, high = (stylegan.CUTOFF + side * stylegan.WIDTH / 2 for side in (-1, 1))
     assert response[0] == pytest.approx(1)
     assert (response[frequency <= low] - 1).abs().max() < 1.4 * ripple
@@ -80,7 +83,7 @@ def test_upsampling_a_band_limited_wave_reproduces_it(cycles):
     # 4 cycles on 16 pixels: the last frequency that is passed in full
     expected = wave(32, cycles)
     error = (upsample(wave(16, cycles)) - expected).abs().max() / expected.abs().max()
-    assert error < 5 * 10 ** (-ATTENUATION / 20)
+    assert error < 5 * 10 ** (-attenuation() / 20)
     torch.testing.assert_close(downsample(expected), wave(16, cycles), rtol=0, atol=0.05)
 
 
@@ -192,3 +195,8 @@ def test_equivariance_in_decibels_of_a_known_error():
 def test_impossible_sizes_are_refused(options):
     with pytest.raises(ValueError, match="must be a power of two"):
         Synthesis(**options)
+
+
+def test_the_activation_keeps_the_mean_square_of_normal_numbers():
+    x = torch.randn(1_000_000, generator=generator(5))
+    assert stylegan._activation(x).square().mean() == pytest.approx(1, abs=0.01)  # without the gain it is 0.52
