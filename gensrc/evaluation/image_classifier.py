@@ -74,7 +74,7 @@ class ImageClassifier(nn.Module):
 
 
 class PooledClassifier(nn.Module):
-    """Three convolutions of stride 2, the mean over all places, and logits.
+    """Three convolutions of stride 2, the mean over all positions, and logits.
 
     The mean makes it deaf to where something is, and lets it read pictures of any size
     that 8 divides. Half of the features are dropped in training.

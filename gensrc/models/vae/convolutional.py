@@ -1,4 +1,4 @@
-"""A variational autoencoder with convolutions in place of perceptrons.
+"""A convolutional variational autoencoder.
 
 Salimans, Kingma and Welling, Markov Chain Monte Carlo and Variational Inference:
 Bridging the Gap, ICML 2015, train a convolutional variational autoencoder on binarised
