@@ -209,21 +209,20 @@ def test_loss_is_the_mean_over_codes_whose_past_is_known(name: str) -> None:
         torch.testing.assert_close(model.loss(pieces, labels), expected)
 
 
-@pytest.mark.parametrize(("parts", "length"), [(0, 100), (5, 1)])
-def test_training_learns_a_wave_and_samples_continue_it(parts: int, length: int) -> None:
-    torch.manual_seed(0)
-    wave = mu_law(0.5 * torch.sin(torch.arange(400) * 2 * math.pi / 20))
-    model = WaveNet(channels=16, skip_channels=32, dilations=(1, 2, 4, 8), num_components=parts)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
-    pieces = wave.unfold(0, 80, 13)
-    before = model.loss(pieces).item()
-    for _ in range(100):
-        optimizer.zero_grad()
-        model.loss(pieces).backward()
-        optimizer.step()
-    assert model.loss(pieces).item() < before - 2
-    drawn = model.sample(2, length=length, prompt=wave[:200], temperature=0.1, generator=generator())
-    assert (drawn - wave[200 : 200 + length]).abs().float().mean() < 8
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_small_step_against_the_gradient_lowers_the_loss_by_what_its_slope_says(name: str) -> None:
+    """So that training can learn, which is asked of no test: how far it gets depends on the machine."""
+    model = network(name).double()
+    said, rate = codes(3, 3 * model.receptive_field), 1e-3
+    labels = labels_for(model, 3)
+    batch = (said,) if labels is None else (said, labels)
+    before = model.loss(*batch)
+    before.backward()
+    slope = sum(weight.grad.square().sum().item() for weight in model.parameters())
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight -= rate * weight.grad
+        assert (before - model.loss(*batch)).item() == pytest.approx(rate * slope, rel=0.05)
 
 
 # --- classes ---
