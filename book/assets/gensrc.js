@@ -1,5 +1,5 @@
 // What a page does beyond the theme: a link into a folded part opens it; a formula in the text that is wider than a
-// phone scrolls by itself; paper gets light colours and all answers.
+// phone scrolls by itself; what scrolls can be reached by Tab; paper gets light colours and all answers.
 (() => {
   const page = document.documentElement.dataset;
   const unfold = (element) => {
@@ -16,6 +16,8 @@
   };
   addEventListener("hashchange", follow);
   addEventListener("load", follow);
+  // The theme lets Tab reach what scrolls, but looks before fonts and pictures are there; a resize makes it look again.
+  addEventListener("load", () => dispatchEvent(new Event("resize")));
 
   addEventListener("load", async () => {
     await window.MathJax?.startup?.promise;

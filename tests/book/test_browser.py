@@ -7,7 +7,7 @@ import shutil
 import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urljoin, urlsplit
@@ -206,11 +206,18 @@ def survey(chromium: str, names: list[str], visit: Callable[..., Awaitable[Visit
     return found
 
 
+# The theme puts what scrolls into the order of Tab a moment after the page has changed, and later on a busy machine.
+TAB_STOPS_ARE_SET = """() => [...document.querySelectorAll('pre')].every(
+    e => e.tabIndex === 0 || (e.scrollWidth <= e.clientWidth && e.scrollHeight <= e.clientHeight))"""
+
+
 async def examine(page) -> Visit:
     """Measure the maps of an open page, then have axe look at it."""
     await page.evaluate("window.MathJax?.startup?.promise")
     maps = await page.evaluate(MAPS)
     await page.evaluate(MERGE_REPEATED_WORDS)
+    with suppress(async_api.TimeoutError):  # if they never are, axe says which is missing
+        await page.wait_for_function(TAB_STOPS_ARE_SET, timeout=5000)
     await page.evaluate(AXE.read_text(encoding="utf8"))
     result = await page.evaluate(f"axe.run({AXE_OPTIONS})")
     grave = [fault for fault in result["violations"] if fault["impact"] in ("serious", "critical")]
