@@ -11,6 +11,7 @@ Imports nothing but the standard library, since every pytest run of whoever has 
 
 import math
 import re
+import sys
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -18,6 +19,7 @@ TICK = "✓"
 ABOUT = "≈"
 PLUS_MINUS = "±"
 MOST_DECIMALS = 12  # a number that needs more is printed with an exponent
+LEAST_SHARE = Decimal("0.1")  # of a stored number, below which no tolerance makes another number the same
 
 NUMBER = r"[-+−]?(?:\d[\d,]*\.?\d*|\.\d+)(?:[eE][-+−]?\d+)?"
 REPORT = re.compile(
@@ -45,7 +47,8 @@ def report_line(label: str, value: float, unit: str, *, rel: float | None = None
 
     The number is printed with two digits more than the tolerance resolves, so that rounding never decides a comparison.
 
-    Raises ValueError for a value that is not finite, for no or two tolerances, and for one that is not positive.
+    Raises ValueError for a value that is not finite, for no or two tolerances, for one that is not positive and finite,
+    for a relative one of 100 % or more, which zero would meet, and for a relative one of zero, which nothing else meets.
     """
     if not math.isfinite(value):
         raise ValueError(f"{label}: {value} is no finite number; a report must have one")
@@ -53,21 +56,24 @@ def report_line(label: str, value: float, unit: str, *, rel: float | None = None
         raise ValueError(f"{label}: give one tolerance, either rel= or abs=")
     width = rel if rel is not None else abs
     assert width is not None
-    if not width > 0:
-        raise ValueError(f"{label}: the tolerance must be positive, not {width}")
+    if not (width > 0 and math.isfinite(width)):
+        raise ValueError(f"{label}: the tolerance must be positive and finite, not {width}")
+    if rel is not None and not rel < 1:
+        raise ValueError(f"{label}: within {100 * rel:g} % of a number lies zero; give a narrower rel=, or claim a bound")
+    if rel is not None and value == 0:
+        raise ValueError(f"{label}: no number but zero lies within a share of zero; give abs=")
     bound = f"{100 * width:g} %" if rel is not None else f"{width:g}"
-    resolved = width * math.fabs(value) if rel is not None else width
+    resolved = max(width * math.fabs(value), sys.float_info.min) if rel is not None else width
     return f"{label} {ABOUT} {_rounded(value, resolved)}{' ' if unit else ''}{unit} ({PLUS_MINUS}{bound})"
 
 
 def _rounded(value: float, resolution: float) -> str:
-    """`value` in plain decimals, two digits finer than the leading digit of `resolution`."""
-    if resolution == 0:
-        return f"{value:g}"
+    """`value` two digits finer than the leading digit of `resolution`, in plain decimals while they are few."""
     decimals = 1 - math.floor(math.log10(resolution))
-    if decimals > MOST_DECIMALS:
-        return f"{value:.3e}"
-    return f"{value:.{max(decimals, 0)}f}"
+    if decimals <= MOST_DECIMALS:
+        return f"{value:.{max(decimals, 0)}f}"
+    size = math.floor(math.log10(math.fabs(value))) if value else 0
+    return f"{value:.{max(size + decimals, 0)}e}"
 
 
 @dataclass(frozen=True)
@@ -101,25 +107,44 @@ class Report:
         number = _decimal(self.bound.rstrip(" %"))
         return number / 100 if self.relative else number
 
-    def allowed(self, other: "Report") -> Decimal:
-        """How far `other` may lie from this stored value, half a unit of the last printed digit included."""
-        rounding = max(_last_digit(self.value), _last_digit(other.value)) / 2
-        return rounding + self.tolerance * (abs(self.value) if self.relative else 1)
+    @property
+    def allowed(self) -> Decimal:
+        """How far another number may lie from this stored one: the tolerance, and half a unit of its last digit.
+
+        The other number's digits do not count: a number that is printed with fewer of them is not the nearer for it.
+        Nor does this one's last digit where it is coarser than the tolerance, as `report_line` never prints it.
+        """
+        tolerance = self.tolerance * (abs(self.value) if self.relative else 1)
+        return tolerance + min(tolerance, _last_digit(self.value) / 2)
+
+    @property
+    def void(self) -> bool:
+        """Whether zero, or next to it, lies within the tolerance of this number, which is not zero: it says nothing."""
+        return self.value != 0 and self.allowed >= (1 - LEAST_SHARE) * abs(self.value)
 
     def accepts(self, other: "Report") -> bool:
-        """Whether a newly computed report agrees with this stored one. What is not finite equals nothing."""
+        """Whether a newly computed report agrees with this stored one. What is not finite equals nothing.
+
+        Nor does a number that is not zero equal zero, or one of less than a tenth of its size, whatever the tolerance.
+        """
         if (self.label, self.unit, self.bound) != (other.label, other.unit, other.bound):
             return False
-        finite = self.value.is_finite() and other.value.is_finite()
-        return finite and abs(self.value - other.value) <= self.allowed(other)
+        if not (self.value.is_finite() and other.value.is_finite()):
+            return False
+        return abs(self.value - other.value) <= self.allowed and not self._dwarfs(other)
+
+    def _dwarfs(self, other: "Report") -> bool:
+        return self.value != 0 and abs(other.value) < LEAST_SHARE * abs(self.value)
 
     def quarrel(self, other: "Report") -> str:
         """Why `other`, which measures the same thing, is not accepted."""
         numbers = f'"{self.label}": stored {self}, computed {other}'
         if not (self.value.is_finite() and other.value.is_finite()):
             return f"{numbers}; what is not finite equals nothing"
-        off, allowed = abs(self.value - other.value), self.allowed(other)
-        return f"{numbers}; off by {off:.4g}, the declared tolerance {PLUS_MINUS}{self.bound} allows {allowed:.4g}"
+        off = abs(self.value - other.value)
+        if off <= self.allowed:
+            return f"{numbers}; within the tolerance, but less than a tenth of the stored number, so not the same"
+        return f"{numbers}; off by {off:.4g}, the declared tolerance {PLUS_MINUS}{self.bound} allows {self.allowed:.4g}"
 
     def __str__(self) -> str:
         return f"{self.printed} {self.unit}".rstrip()

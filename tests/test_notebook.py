@@ -27,7 +27,8 @@ from gensrc.models.vae import vae
         (("bound", -97.123456, "nats", {"rel": 1e-3}), "bound ≈ -97.123 nats (±0.1 %)"),
         (("count", 12345.6, "", {"abs": 100}), "count ≈ 12346 (±100)"),
         (("nothing", 0.0, "", {"abs": 1e-6}), "nothing ≈ 0.0000000 (±1e-06)"),
-        (("zero", 0.0, "", {"rel": 0.1}), "zero ≈ 0 (±10 %)"),
+        (("tiny", 1.23456e-15, "", {"rel": 1e-3}), "tiny ≈ 1.2346e-15 (±0.1 %)"),
+        (("tiny", -1.23456e-15, "", {"abs": 1e-14}), "tiny ≈ -1e-15 (±1e-14)"),
         (("tensor", torch.tensor(2.5), "", {"rel": 0.1}), "tensor ≈ 2.50 (±10 %)"),
     ],
 )
@@ -46,10 +47,15 @@ def test_report_prints_value_unit_and_tolerance(capsys, arguments, line):
         (1.0, {"rel": 0.1, "abs": 0.1}, "give one tolerance"),
         (1.0, {"rel": 0.0}, "must be positive"),
         (1.0, {"abs": -1.0}, "must be positive"),
+        (1.0, {"abs": float("inf")}, "must be positive and finite"),
+        (1.0, {"rel": 1.0}, "within 100 % of a number lies zero"),
+        (1.0, {"rel": 0.1, "retrained": 1.5}, "within 150 % of a number lies zero"),
+        (0.0, {"rel": 0.1}, "give abs="),
         (1.0, {"rel": 0.01, "retrained": 0.01}, "retrained=0.01 must be wider than 0.01"),
     ],
 )
 def test_report_refuses_wrong_values_and_tolerances(value, tolerance, message):
+    notebook.start("part/chapter", profile="full")
     with pytest.raises(ValueError, match=message):
         notebook.report("x", value, **tolerance)
 

@@ -15,6 +15,7 @@ from gensrc.book import clean, repository
 from gensrc.book.checks import staleness
 from gensrc.book.headings import of_cells
 from gensrc.book.release import colab_cell
+from gensrc.report_lines import ABOUT, PLUS_MINUS, Report
 
 Notebook = dict[str, Any]
 Problems = Iterator[str]
@@ -97,6 +98,18 @@ def quiet_outputs(nb: Notebook) -> Problems:
             yield f"code cell {number} stores an error: {output['ename']}: {output['evalue']}"
         if output.get("name") == "stderr":
             yield f"code cell {number} stores output on stderr: {output['text'].strip().splitlines()[0]}"
+
+
+def telling_reports(nb: Notebook) -> Problems:
+    """A tolerance must not hold zero, else the line says nothing of its number. Zero itself is another matter."""
+    for number, output in _outputs(nb):
+        for line in output.get("text", "").splitlines():
+            report = Report.parse(line)
+            if report is not None and report.void:
+                yield (
+                    f"code cell {number} reports {report.label} {ABOUT} {report} within {PLUS_MINUS}{report.bound}, "
+                    "which zero or next to it would meet too: narrow the tolerance, or claim a bound"
+                )
 
 
 def described_figures(nb: Notebook) -> Problems:
@@ -193,6 +206,7 @@ RULES: tuple[Callable[[Notebook], Problems], ...] = (
     short_cells,
     executed_in_order,
     quiet_outputs,
+    telling_reports,
     described_figures,
     seven_parts,
     folded_answers,

@@ -101,6 +101,10 @@ def test_what_is_allowed(book: Any) -> None:
         (output(shown({"image/png": "AAAA"}, FIGURE | {"caption": " "})), "code cell 3 needs a caption"),
         (output(*[shown({"image/png": "AAAA"}, FIGURE)] * 2), "code cell 3 shows 2 figures"),
         (output(new_output("error", ename="ValueError", evalue="no")), "stores an error: ValueError: no"),
+        (
+            output(new_output("stream", name="stdout", text="end\ngain ≈ 0.40 nats (±0.6)\n")),
+            "cell 3 reports gain ≈ 0.40 nats within ±0.6, which zero or next to it would meet too",
+        ),
         (output(shown({"image/svg+xml": "A" * 3 * 2**20})), "the file holds 3.0 MB, at most 3 MB"),
         (put(3, "import seaborn"), "it uses seaborn, which constraints.txt does not pin"),
         (put(0, "## Not a title"), "must begin with its title"),

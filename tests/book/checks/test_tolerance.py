@@ -241,7 +241,7 @@ def test_what_gensrc_prints_is_read_back(
     assert report is not None
     assert (report.label, report.unit) == ("a label, with (brackets)", "nats per pixel")
     assert float(report.tolerance) == pytest.approx(*bound.values())
-    assert abs(float(report.value) - value) <= float(report.allowed(report))
+    assert abs(float(report.value) - value) <= float(report.allowed)
 
 
 def test_the_border_is_the_tolerance_and_half_a_digit() -> None:
@@ -250,6 +250,50 @@ def test_the_border_is_the_tolerance_and_half_a_digit() -> None:
         text for text in ("105.0", "105.05", "105.06", "94.95", "94.94") if stored.accepts(Report("x", text, "", "5 %"))
     ]
     assert accepted == ["105.0", "105.05", "94.95"]
+
+
+@pytest.mark.parametrize(
+    ("stored", "bound", "computed"),
+    [
+        ("0.312", "5 %", "0"),
+        ("0.312", "5 %", "0.0"),
+        ("0.312", "5 %", "0.6"),  # printed with fewer digits, as numbers of another size are
+        ("0.139", "0.01", "0"),
+        ("-7", "20", "0"),  # a tolerance wider than the number itself
+        ("-7", "20", "0.6"),
+        ("0.40", "0.6", "0.01"),
+        ("0.0050", "200 %", "0.0000"),
+        ("0", "5 %", "0.4"),  # half a unit of a last digit is no tolerance that someone gave
+        ("0.002", "1 %", "0.0024"),
+        ("1.000e-14", "0.1 %", "0.00000000000000"),
+    ],
+)
+def test_a_number_does_not_equal_zero_nor_what_is_printed_more_coarsely(stored, bound, computed) -> None:  # type: ignore[no-untyped-def]
+    old, new = (Report("recall", number, "", bound) for number in (stored, computed))
+    assert not old.accepts(new)
+    assert "not the same" in old.quarrel(new) or "off by" in old.quarrel(new)
+
+
+def test_a_number_near_zero_may_have_another_sign() -> None:
+    assert Report("gain", "0.004", "", "0.02").accepts(Report("gain", "-0.003", "", "0.02"))
+    assert Report("KL", "0.0000", "nats", "0.001").accepts(Report("KL", "0.0008", "nats", "0.001"))
+
+
+@pytest.mark.parametrize(
+    ("number", "bound", "void"),
+    [
+        ("0.4", "0.6", True),
+        ("-7", "20", True),
+        ("12", "100 %", True),
+        ("0.15", "0.14", True),
+        ("0.20", "0.14", False),
+        ("0.40", "50 %", False),
+        ("-104.1", "5 %", False),
+        ("0.0000", "0.001", False),  # zero itself, to the tolerance
+    ],
+)
+def test_a_tolerance_that_holds_zero_says_nothing(number: str, bound: str, void: bool) -> None:
+    assert Report("x", number, "", bound).void is void
 
 
 def test_equality_proper_stays_exact() -> None:
