@@ -3,12 +3,14 @@
 import ipaddress
 import os
 import socket
+from collections.abc import Callable, Iterable
 from typing import Any
 
 # Before torch is imported: the tests run in two processes on two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import torch
 
 
 def _is_local(host: Any) -> bool:
@@ -48,3 +50,24 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", checked(connect))
     monkeypatch.setattr(socket.socket, "connect_ex", checked(connect_ex))
     monkeypatch.setattr(socket, "getaddrinfo", resolved)
+
+
+@pytest.fixture
+def gains_what_its_slope_says() -> Callable[..., None]:
+    """Checks that a small step against the gradient lowers a loss by what its slope says.
+
+    So that training can learn. How far it gets is asked of no test: that depends on the machine.
+    """
+
+    def check(weights: Iterable[torch.Tensor], loss: Callable[[], torch.Tensor], gain: float = 1e-3) -> None:
+        weights = list(weights)
+        before = loss()
+        gradients = torch.autograd.grad(before, weights, allow_unused=True)
+        pairs = [(weight, slope) for weight, slope in zip(weights, gradients, strict=True) if slope is not None]
+        rate = gain / sum(slope.square().sum() for _, slope in pairs)
+        with torch.no_grad():
+            for weight, slope in pairs:
+                weight -= rate * slope
+            assert float(before - loss()) == pytest.approx(gain, rel=0.05)
+
+    return check

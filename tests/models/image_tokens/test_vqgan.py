@@ -81,19 +81,38 @@ def test_update_decoder_with_factor_0_is_a_step_on_the_squared_error(players):
     assert losses.weight == 0
 
 
-def test_both_updates_lower_their_own_loss(players):
+def test_update_decoder_is_a_step_on_both_losses_with_their_weight(players):
     tokenizer, discriminator, images = players
-    codes = tokenizer.encode(images)
-    optimizers = [torch.optim.Adam(network.parameters(), lr=2e-3) for network in (tokenizer, discriminator)]
-    drawn = tokenizer.decode(codes)
-    spotted = [float(update_discriminator(discriminator, optimizers[1], images, drawn)) for _ in range(60)]
-    assert spotted[-1] < 0.5 * spotted[0]
-    before = kept(discriminator)
-    fooled = [
-        float(update_decoder(tokenizer, discriminator, optimizers[0], images, codes)[1].generative) for _ in range(60)
-    ]
-    assert fooled[-1] < fooled[0] - 0.1
+    codes, start, before = tokenizer.encode(images), kept(tokenizer), kept(discriminator)
+    optimizer = torch.optim.SGD(tokenizer.decoder.parameters(), lr=1e-3)
+    _, losses = update_decoder(tokenizer, discriminator, optimizer, images, codes)
+    found = kept(tokenizer)
+    tokenizer.load_state_dict(start)
+    tokenizer.zero_grad()
+    drawn = tokenizer.draw(tokenizer.quantizer.lookup(codes))
+    generative = -discriminator(drawn).mean()
+    (F.mse_loss(drawn, images) / 0.1 + losses.weight * generative).backward()
+    optimizer.step()
+    for name, value in tokenizer.state_dict().items():
+        torch.testing.assert_close(found[name], value)
+    torch.testing.assert_close(losses.generative, generative.detach())
+    assert losses.weight > 0
     assert changed(discriminator, before) == set()
+
+
+def test_update_discriminator_is_a_step_on_its_loss(players):
+    _, discriminator, images = players
+    drawn, start = images.flip(3), kept(discriminator)
+    optimizer = torch.optim.SGD(discriminator.parameters(), lr=0.1)
+    update_discriminator(discriminator, optimizer, images, drawn)
+    found = kept(discriminator)
+    discriminator.load_state_dict(start)
+    discriminator.zero_grad()
+    real, fake = discriminator(images), discriminator(drawn)
+    ((1 - real).clamp(min=0).mean() + (1 + fake).clamp(min=0).mean()).backward()
+    optimizer.step()
+    for name, value in discriminator.state_dict().items():
+        torch.testing.assert_close(found[name], value)
 
 
 def test_the_discriminators_loss_is_the_hinge_over_all_patches(players):

@@ -204,16 +204,12 @@ def test_changing_one_code_changes_the_picture_near_it_only():
     assert len(changed) > 0
 
 
-def test_training_lowers_the_reconstruction_error():
+def test_a_small_step_of_the_decoder_gains_what_the_slope_of_the_loss_says(gains_what_its_slope_says):
+    """Of the decoder, as the gradient that passes the code book straight through is by design not the loss's own."""
     torch.manual_seed(0)
-    images = torch.rand(32, 3, 1, 1).expand(-1, -1, 8, 8).contiguous()
-    model = tiny(codebook_size=32, width=16, variance=1 / 12).train()
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    for _ in range(300):
-        optimizer.zero_grad()
-        model.loss(images).backward()
-        optimizer.step()
-    assert F.mse_loss(model.eval()(images), images) < 0.4 / 12
+    images = torch.rand(32, 3, 8, 8)
+    model = tiny(codebook_size=32, width=16, variance=1 / 12).eval()
+    gains_what_its_slope_says(model.decoder.parameters(), lambda: model.loss(images))
 
 
 # --- Bad input ------------------------------------------------------------------------------------

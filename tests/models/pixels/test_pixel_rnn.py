@@ -129,19 +129,12 @@ def test_cached_steps_equal_the_forward_pass(layer, about, channels, classes):
                 torch.testing.assert_close(step(row, column), whole[:, :, row, column], atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("layer", LAYERS)
-def test_training_learns_to_copy_from_the_row_above(layer):
-    """Rows that equal the one above: 5 coins a picture, which nothing but the row above can tell."""
+@pytest.mark.parametrize("layer", ["row", "diagonal"])
+def test_a_small_step_gains_what_the_slope_of_the_loss_says(layer, gains_what_its_slope_says):
     torch.manual_seed(0)
     model = PixelRNN(layer=layer, width=8, num_layers=1, first_kernel=3, size=(6, 5))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    for _ in range(120):
-        x = torch.randint(0, 2, (16, 1, 1, 5)).float().expand(16, 1, 6, 5)
-        optimizer.zero_grad()
-        loss = model.loss(x)
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < 5 * 0.6931 + 1.5
+    x = torch.randint(0, 2, (16, 1, 6, 5)).float()
+    gains_what_its_slope_says(model.parameters(), lambda: model.loss(x))
 
 
 # --- Bad input ------------------------------------------------------------------------------------
