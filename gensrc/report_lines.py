@@ -48,7 +48,7 @@ def report_line(label: str, value: float, unit: str, *, rel: float | None = None
     The number is printed with two digits more than the tolerance resolves, so that rounding never decides a comparison.
 
     Raises ValueError for a value that is not finite, for no or two tolerances, for one that is not positive and finite,
-    for a relative one of 100 % or more, which zero would meet, and for a relative one of zero, which nothing else meets.
+    for a relative one of 100 % or more, which zero would meet, and for a relative one of zero, which only zero meets.
     """
     if not math.isfinite(value):
         raise ValueError(f"{label}: {value} is no finite number; a report must have one")
@@ -59,7 +59,7 @@ def report_line(label: str, value: float, unit: str, *, rel: float | None = None
     if not (width > 0 and math.isfinite(width)):
         raise ValueError(f"{label}: the tolerance must be positive and finite, not {width}")
     if rel is not None and not rel < 1:
-        raise ValueError(f"{label}: within {100 * rel:g} % of a number lies zero; give a narrower rel=, or claim a bound")
+        raise ValueError(f"{label}: within {100 * rel:g} % of a number lies zero; narrow rel= or claim a bound")
     if rel is not None and value == 0:
         raise ValueError(f"{label}: no number but zero lies within a share of zero; give abs=")
     bound = f"{100 * width:g} %" if rel is not None else f"{width:g}"
