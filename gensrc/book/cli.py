@@ -6,6 +6,7 @@ done as asked. Each command imports what it needs when it runs, so that `status`
 
 import argparse
 import gc
+import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ Command = Callable[[argparse.Namespace], int]
 
 
 def main(arguments: list[str] | None = None) -> int:
+    _print_anything()
     options = parser().parse_args(arguments)
     try:
         return options.run(options)
@@ -26,6 +28,13 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ngensrc-book: interrupted; the stored notebooks are as they were.", file=sys.stderr)
         return 130
+
+
+def _print_anything() -> None:
+    """Have ? printed for what the encoding of the terminal lacks, such as the tick: no command ends by what it says."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def parser() -> argparse.ArgumentParser:

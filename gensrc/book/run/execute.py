@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # Seconds that a chapter may take. A quick run is to need 90 s on one core; a slow machine gets its time.
 TIME_LIMITS = {"quick": 900, "full": 12 * 3600}
+LONGEST = 10**8  # seconds that --timeout may ask for; a timer of the system takes no more than some 10**9
+MOST_THREADS = 2**15
 GRACE = 60  # seconds that a worker past its limit gets to shut its kernel down
 QUICK_MEMORY = 2 * 2**30  # bytes that a chapter may use in the quick profile
 
@@ -71,18 +73,35 @@ def plan(
     """
     if profile not in repository.PROFILES:
         raise BookError(f"there is no profile '{profile}'; the profiles are: {', '.join(repository.PROFILES)}.")
-    if (jobs is not None and jobs < 1) or (timeout is not None and timeout <= 0):
+    if (jobs is not None and jobs < 1) or (timeout is not None and not timeout > 0):
         raise BookError("--jobs and --timeout must be greater than zero.")
+    if timeout is not None and timeout > LONGEST:
+        raise BookError(f"--timeout must be at most {LONGEST:,} seconds.")
+    if not 0 <= seed < 2**32:
+        raise BookError("--seed must be a whole number from 0 to 2**32 - 1.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = cores // jobs if jobs else (1 if profile == "quick" else cores)
     if jobs is None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         jobs = max(1, min(cores, memory // QUICK_MEMORY)) if profile == "quick" else 1
-    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, threads))
+    threads = threads_asked() or max(1, threads)
     if results is None:
         # A record with another seed is no reference to compare with.
         results = root / "_build" / f"results-seed-{seed}" if seed else repository.results_folder(root)
     return Plan(root, profile, seed, jobs, threads, timeout or TIME_LIMITS[profile], results)
+
+
+def threads_asked() -> int | None:
+    """What OMP_NUM_THREADS asks for, if it is set; of a list such as 4,2 (one number a level) the first counts."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").strip()
+    if not asked:
+        return None
+    first = asked.partition(",")[0].strip()
+    if not (first.isascii() and first.isdigit() and 0 < int(first) <= MOST_THREADS):
+        raise BookError(
+            f"OMP_NUM_THREADS is '{asked}': set it to a whole number from 1 to {MOST_THREADS:,}, or unset it."
+        )
+    return int(first)
 
 
 def needed(plan: Plan) -> list[str]:

@@ -269,12 +269,44 @@ def test_jobs_share_the_cores(book: Any, monkeypatch: pytest.MonkeyPatch, jobs: 
     assert execute.plan(book.root, jobs=jobs).threads == 3
 
 
+@pytest.mark.parametrize(("asked", "threads"), [("2", 2), (" 2 ", 2), ("4,2", 4), ("3, 1", 3), ("", 1), (" ", 1)])
+def test_the_environment_decides_on_threads(
+    book: Any, monkeypatch: pytest.MonkeyPatch, asked: str, threads: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert execute.plan(book.root).threads == threads
+
+
+@pytest.mark.parametrize("asked", ["abc", "0", "-1", ",2", "1.5", "²", "9" * 30])
+def test_a_number_of_threads_that_cannot_be_is_named(book: Any, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    status, said = book.run("execute")
+    assert status == 2
+    assert said.startswith(f"gensrc-book: OMP_NUM_THREADS is '{asked}': set it to a whole number from 1 to 32,768, or")
+
+
+@pytest.mark.usefixtures("no_kernel")
+@pytest.mark.parametrize("encoding", ["ascii", "gbk", "latin1"])
+def test_a_terminal_without_the_tick_ends_nothing(book: Any, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    book.chapter(A, "print('✓ it is so')")
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    status, _ = book.run("execute")
+    terminal.seek(0)
+    assert status == 0
+    assert f"? {A}: 1 s, 100 MB, outputs stored\n" in terminal.read()
+    assert "✓ it is so" in printed(book.read(A))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"profile": "fast"}, "there is no profile 'fast'; the profiles are: quick, full."),
         ({"jobs": 0}, "--jobs and --timeout must be greater than zero."),
         ({"timeout": -1.0}, "--jobs and --timeout must be greater than zero."),
+        ({"timeout": float("nan")}, "--jobs and --timeout must be greater than zero."),
+        ({"timeout": float("inf")}, "--timeout must be at most 100,000,000 seconds."),
+        ({"seed": -1}, "--seed must be a whole number from 0 to 2\\*\\*32 - 1."),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(book: Any, options: dict[str, Any], message: str) -> None:
