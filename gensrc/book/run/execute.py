@@ -1,29 +1,32 @@
 """Execute chapters: each in a process of its own, in parallel, in place only after complete success."""
 
 import concurrent.futures
+import contextlib
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
 import sys
 import tempfile
 import threading
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TextIO
+
+import nbformat
+from nbformat import NotebookNode
 
 import gensrc
 from gensrc import atomic, provenance
 from gensrc.book import clean, repository
 from gensrc.book.checks import staleness
 from gensrc.book.repository import BookError
-from gensrc.book.run import cost_line, kernel_process, records
+from gensrc.book.run import cost_line, kernel_process, lock, records, storage
 from gensrc.book.run.progress import Progress
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
+from gensrc.book.run.worker import Worker
 
 # Seconds that a chapter may take. A quick run is to need 90 s on one core; a slow machine gets its time.
 TIME_LIMITS = {"quick": 900, "full": 12 * 3600}
@@ -49,6 +52,12 @@ class Plan:
     def committed(self) -> bool:
         """Whether the run makes what is committed, and so replaces the notebook in place."""
         return {"profile": self.profile, "seed": self.seed} == repository.COMMITTED
+
+    def targets(self, chapters: list[str]) -> list[Path]:
+        """The folders that the outcome of `chapters` is written to."""
+        if self.committed:
+            return [repository.notebook_path(self.root, chapter).parent for chapter in chapters]
+        return [self.folder, *([self.results] if self.profile == "full" else [])]
 
     @property
     def folder(self) -> Path:
@@ -114,23 +123,45 @@ def needed(plan: Plan) -> list[str]:
 def execute(plan: Plan, chapters: list[str]) -> bool:
     """Run the chapters; True if all succeeded. A failure stops no other chapter.
 
-    Raises BookError before anything has started if one of them cannot be run as asked.
+    A chapter that another process is executing is left to that. Raises BookError before anything has started if one
+    cannot be run as asked, or what comes of it could not be stored; OSError at the end if not all could be said.
     """
+    storage.check([plan.root / "_build", *plan.targets(chapters)])
     progress = Progress(sys.stdout)
-    runs = [Run(plan, chapter, progress) for chapter in chapters]
-    for note in _other_versions(runs):
-        progress.say(f"note: {note}")
-    pool = concurrent.futures.ThreadPoolExecutor(plan.jobs)
+    with contextlib.ExitStack() as locks:
+        runs = []
+        for chapter in chapters:
+            if held := _lock(plan, chapter, progress):
+                runs.append(Run(plan, chapter, progress, locks.enter_context(held)))
+        for note in _other_versions(runs):
+            progress.say(f"note: {note}")
+        succeeded = _complete(runs, plan.jobs)
+    if progress.lost:
+        raise progress.lost
+    return succeeded
+
+
+def _lock(plan: Plan, chapter: str, progress: Progress) -> TextIO | None:
+    """What holds the chapter for this process; None, said, if another process is executing it."""
+    try:
+        return lock.take(plan.root / "_build" / "executing" / f"{plan.folder.name}-{chapter.replace('/', '-')}.lock")
+    except lock.TakenError as other:
+        progress.say(f"– {chapter}: it is being executed by another process ({other}), and is left to that.")
+        return None
+
+
+def _complete(runs: list["Run"], jobs: int) -> bool:
+    pool = concurrent.futures.ThreadPoolExecutor(jobs)
     try:
         return all(list(pool.map(Run.complete, runs)))
-    except KeyboardInterrupt:
-        progress.over = True  # that the stopped runs fail is no news
-        raise
-    finally:
-        # Reached early by Ctrl-C: what waits never starts, what runs is stopped.
-        pool.shutdown(wait=False, cancel_futures=True)
+    except BaseException:  # by Ctrl-C or another signal
+        for run in runs:
+            run.cancel()
         for run in runs:
             run.stop()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class RunError(Exception):
@@ -140,14 +171,17 @@ class RunError(Exception):
 class Run:
     """One chapter, from the stored notebook to its replacement."""
 
-    def __init__(self, plan: Plan, chapter: str, progress: Progress):
-        self.plan, self.chapter, self.progress = plan, chapter, progress
+    def __init__(self, plan: Plan, chapter: str, progress: Progress, held: TextIO):
+        self.plan, self.chapter, self.progress, self.lock = plan, chapter, progress, held
         self.path = repository.notebook_path(plan.root, chapter)
         self.before = repository.read_notebook(self.path)
         self.text = self.path.read_text(encoding="utf8")
         self.code = staleness.code_of(self.before)
         self.cells = len(repository.code_cells(self.before))
-        self.process: subprocess.Popen[str] | None = None
+        self.worker: Worker | None = None
+        self.cancelled = False
+        self.starting = threading.Lock()
+        self.made: dict[str, str] = {}  # ending of the name -> text, of what the run has made so far
         if repository.parameters(self.before) != repository.COMMITTED:
             raise BookError(f'{chapter} needs one cell tagged parameters with profile = "quick" and seed = 0, no more.')
         # Reads the modules now: one that is edited during the run leaves the chapter stale, as it should.
@@ -161,50 +195,62 @@ class Run:
         return self.prints.parts(self.code, files, self.plan.profile, self.plan.seed)
 
     def complete(self) -> bool:
-        """Run, check, store; True on success. Says how it went."""
-        self.progress.started(self.chapter, self.cells)
-        with tempfile.TemporaryDirectory(prefix="gensrc-") as folder:
-            output, trace = Path(folder) / "notebook.ipynb", Path(folder) / "trace"
-            try:
-                facts = self._work(output, trace)
-                nb = repository.read_notebook(output)
-                what = self._store(nb, provenance.recorded(trace), facts)
-            except (RunError, BookError) as problem:
-                self.progress.ended(self.chapter, f"✗ {self.chapter}: {problem}{self._keep(output)}")
-                return False
-        self.progress.ended(self.chapter, f"✓ {self.chapter}: {facts['seconds']:.0f} s, {facts['peak_mb']} MB, {what}")
-        return True
+        """Run, check, store; True on success. Says how it went, and raises nothing: other chapters go on."""
+        try:
+            self.progress.started(self.chapter, self.cells)
+            line, succeeded = f"✓ {self.chapter}: {self._complete()}", True
+        except Exception as problem:
+            line, succeeded = f"✗ {self.chapter}: {_reason(problem)}{self._keep()}", False
+        finally:
+            self.lock.close()
+        if succeeded or not self.cancelled:  # that a run failed which was made to is no news
+            self.progress.ended(self.chapter, line)
+        return succeeded
+
+    def cancel(self) -> None:
+        """Let the run not start, or have its process end."""
+        with self.starting:
+            self.cancelled = True
+            if self.worker is not None:
+                self.worker.end()
 
     def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
+        if self.worker is not None:
+            self.worker.stop()
 
-    def _work(self, output: Path, trace: Path) -> dict[str, Any]:
-        """Have a worker execute the notebook; the facts that its kernel told."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", kernel_process.__name__, json.dumps(self._spec(output))],
-            cwd=self.path.parent,  # where Jupyter and nbval run it too
-            env=self._environment(trace),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf8",
-            errors="replace",
-            start_new_session=True,  # Ctrl-C is for this process, which then stops the others
-        )
+    def _complete(self) -> str:
+        with tempfile.TemporaryDirectory(prefix="gensrc-", ignore_cleanup_errors=True) as folder:
+            trace = Path(folder) / "trace"
+            facts = self._work(Path(folder), trace)
+            what = self._store(self._executed(), provenance.recorded(trace), facts)
+        return f"{facts['seconds']:.0f} s, {facts['peak_mb']} MB, {what}"
+
+    def _executed(self) -> NotebookNode:
+        nb = _parsed(self.made[".ipynb"])
+        nbformat.validate(nb)
+        return nb
+
+    def _work(self, folder: Path, trace: Path) -> dict[str, Any]:
+        """Have a worker execute the notebook; the facts that its kernel told. The notebook is then in `made`."""
+        output = folder / "notebook.ipynb"
+        with self.starting:
+            if self.cancelled:
+                raise RunError("it was not started.")
+            self.worker = Worker(
+                self._spec(output),
+                folder=self.path.parent,  # where Jupyter and nbval run it too
+                environment=self._environment(trace),
+            )
         # The worker keeps the limit itself; this is for one that hangs in spite of it.
-        guard = threading.Timer(self.plan.timeout + GRACE, self.stop)
+        guard = threading.Timer(self.plan.timeout + GRACE, self.worker.stop)
         guard.start()
         try:
-            return self._listen(self.process)
+            return self._listen(self.worker)
         finally:
             guard.cancel()
-            self.stop()
+            self.worker.close()
+            if not self.made and output.exists():
+                self.made[".ipynb"] = output.read_text(encoding="utf8")
 
     def _spec(self, output: Path) -> dict[str, Any]:
         before = os.environ.get("PYTHONPATH", "")
@@ -220,33 +266,30 @@ class Run:
     def _environment(self, trace: Path) -> dict[str, str]:
         here = [str(Path(gensrc.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         threads = str(self.plan.threads)
-        return os.environ | {
+        # Warnings that are asked for of this process are not to be stored among a chapter's outputs, nor to end it.
+        asked = {name: value for name, value in os.environ.items() if name not in ("PYTHONDEVMODE", "PYTHONWARNINGS")}
+        return asked | {
             "GENSRC_TRACE": str(trace),
+            "JUPYTER_RUNTIME_DIR": str(trace.parent),  # a home that cannot be written does no harm
             "PYTHONPATH": os.pathsep.join(filter(None, here)),
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
             "OPENBLAS_NUM_THREADS": threads,
         }
 
-    def _listen(self, process: "subprocess.Popen[str]") -> dict[str, Any]:
-        noise: list[str] = []
-        assert process.stdout is not None
-        for line in process.stdout:
-            if not line.startswith(kernel_process.MARK):
-                noise = [*noise[-19:], line]
-                continue
-            event = json.loads(line.removeprefix(kernel_process.MARK))
+    def _listen(self, worker: Worker) -> dict[str, Any]:
+        for event in worker.events():
             if "cell" in event:
                 self.progress.at(self.chapter, event["cell"], self.cells)
-            elif "failed" in event:
-                raise RunError(_describe(event["failed"]))
-            else:
-                return event["facts"]
-        code = process.wait()
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
-        raise RunError(f"the process that ran it {how}.\n{''.join(noise)}".rstrip())
+                continue
+            if event["notebook"]:
+                self.made[".ipynb"] = event["notebook"]
+            if "failed" in event:
+                raise RunError(_describe(event["failed"], worker, self.plan.root))
+            return event["facts"]
+        raise RunError(f"the process that ran it {worker.how_it_ended()}.\n{worker.last_words()}".rstrip())
 
-    def _store(self, nb: "NotebookNode", files: list[str], facts: dict[str, Any]) -> str:
+    def _store(self, nb: NotebookNode, files: list[str], facts: dict[str, Any]) -> str:
         """Put the executed notebook where it belongs; says what became of it."""
         if os.path.realpath(facts["prefix"]) != os.path.realpath(sys.prefix):
             raise RunError(
@@ -260,15 +303,16 @@ class Run:
                 raise RunError(f"it reports {report.label} ≈ {report.printed}, which no later run can equal.")
         parts = self.parts(files)
         nb.metadata["gensrc"] = self._stamp(parts, files, facts)
+        self.made[".ipynb"] = clean.dumps(nb)
         if self.plan.committed:
             return self._replace(nb)
         copy = self.plan.folder / f"{self.chapter}.ipynb"
-        atomic.write(copy, clean.dumps(nb))
-        where = copy.relative_to(self.plan.root)
         if self.plan.profile == "full":
-            record = records.record(nb, facts, commit=_commit(self.plan.root))
+            self.made[".json"] = records.record(nb, facts, commit=_commit(self.plan.root))
+        atomic.write(copy, self.made[".ipynb"])
+        if record := self.made.get(".json"):
             atomic.write(self.plan.results / f"{self.chapter}.json", record)
-        return f"copy in {where}"
+        return f"copy in {copy.relative_to(self.plan.root)}"
 
     def _stamp(self, parts: staleness.Parts, files: list[str], facts: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -286,7 +330,7 @@ class Run:
             "verified": datetime.datetime.now(datetime.UTC).date().isoformat(),
         }
 
-    def _replace(self, nb: "NotebookNode") -> str:
+    def _replace(self, nb: NotebookNode) -> str:
         """Write the notebook in place; with nothing new in it the old stamp stays, and so does the file."""
         if self.path.read_text(encoding="utf8") != self.text:
             raise RunError("its notebook was changed while it ran, so it stays as it is: execute it again.")
@@ -302,21 +346,58 @@ class Run:
             atomic.write(self.path, text)
         return "outputs unchanged" if same else "outputs stored"
 
-    def _keep(self, output: Path) -> str:
-        """Keep what a failed run has left; says where."""
-        if not output.exists():
+    def _keep(self) -> str:
+        """Keep what a failed run has made, in the first of some folders that can be written; says where."""
+        if not self.made:
             return ""
-        nb = repository.read_notebook(output)
-        nb.cells = [cell for cell in nb.cells if cell.get("id") != kernel_process.PROBE_ID]
-        path = self.plan.root / "_build" / "failed" / f"{self.chapter}.ipynb"
-        atomic.write(path, clean.dumps(nb))
-        return f"\n  The run is kept in {path.relative_to(self.plan.root)}."
+        self.made[".ipynb"] = _without_probe(self.made[".ipynb"])
+        for folder in _keeping(self.plan.root):
+            try:
+                for ending, text in self.made.items():
+                    atomic.write(folder / f"{self.chapter}{ending}", text)
+            except OSError:
+                continue
+            path = folder / f"{self.chapter}.ipynb"
+            shown = path.relative_to(self.plan.root) if path.is_relative_to(self.plan.root) else path
+            return f"\n  The run is kept in {shown}."
+        return "\n  The run is lost, as no folder for it could be written."
 
 
-def _describe(failed: dict[str, Any]) -> str:
-    trace = [f"    {line}" for line in failed.get("traceback", "").splitlines()[-15:]]
+def _keeping(root: Path) -> Iterator[Path]:
+    """Folders for what could not be stored: where it is looked for first, then others that may be on other disks."""
+    yield root / "_build" / "failed"
+    for folder in (tempfile.gettempdir, Path.home):
+        with contextlib.suppress(OSError, RuntimeError):
+            yield Path(tempfile.mkdtemp(prefix="gensrc-failed-", dir=folder()))
+
+
+def _parsed(text: str) -> NotebookNode:
+    """The notebook in the newest minor format: older ones know no cell ids."""
+    return nbformat.v4.upgrade(nbformat.v4.reads(text))
+
+
+def _without_probe(text: str) -> str:
+    nb = _parsed(text)
+    nb.cells = [cell for cell in nb.cells if cell.get("id") != kernel_process.PROBE_ID]
+    return clean.dumps(nb)
+
+
+def _reason(problem: Exception) -> str:
+    """Why a run failed, in a sentence or with a traceback below it."""
+    if isinstance(problem, OSError):
+        return storage.said(problem)
+    if isinstance(problem, RunError | BookError):
+        return str(problem)
+    at = traceback.extract_tb(problem.__traceback__)[-1]
+    return f"{type(problem).__name__} at {Path(at.filename).name}:{at.lineno}, a fault of gensrc-book: {problem}"
+
+
+def _describe(failed: dict[str, Any], worker: Worker, root: Path) -> str:
     what = f"code cell {failed['cell']} failed" if failed["cell"] else "it could not be started"
-    return "\n".join([f"{what}: {failed['error']}", *trace])
+    lines = failed["traceback"].splitlines()[-15:] if "traceback" in failed else worker.last_words().splitlines()
+    return "\n".join(
+        [f"{what}: {failed['error']}", *(f"    {line}" for line in lines), *storage.full(failed["error"], [root])]
+    )
 
 
 def _hardware(facts: dict[str, Any], threads: int) -> str:

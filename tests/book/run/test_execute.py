@@ -39,17 +39,17 @@ def chapter(book: Any) -> Any:
 def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells run in this process, and print; nothing else of a kernel is needed for what is stored."""
 
-    def work(run: execute.Run, output: Path, trace: Path) -> dict[str, Any]:
+    def work(run: execute.Run, folder: Path, trace: Path) -> dict[str, Any]:
         nb = nbformat.read(run.path, as_version=4)
         names: dict[str, Any] = {}
         for count, cell in enumerate((cell for cell in nb.cells if cell.cell_type == "code"), 1):
             with contextlib.redirect_stdout(io.StringIO()) as said:
                 exec(cell.source, names)
             if "parameters" in cell.metadata.get("tags", []):
-                names |= run._spec(output)["parameters"]
+                names |= run._spec(folder)["parameters"]
             cell.execution_count = count
             cell.outputs = [new_output("stream", name="stdout", text=said.getvalue())] if said.getvalue() else []
-        nbformat.write(nb, output)
+        run.made[".ipynb"] = nbformat.writes(nb)
         facts = {"python": "3.11.0", "torch": "", "gpu": "", "gpu_peak_mb": 0}
         return facts | {"prefix": sys.prefix, "seconds": 1.0, "peak_mb": 100}
 
@@ -199,20 +199,6 @@ def test_a_worker_that_dies_is_told(book: Any) -> None:
     assert f"✗ {A}: the process that ran it was ended by signal 9." in said
 
 
-def test_output_without_a_line_end_hides_no_event(capsys: pytest.CaptureFixture[str]) -> None:
-    print("a library's words", end="")
-    kernel_process.tell(cell=3)
-    assert f'{kernel_process.MARK}{{"cell": 3}}' in capsys.readouterr().out.split("\n")
-
-
-def test_a_warning_beside_the_facts_does_no_harm() -> None:
-    outputs = [
-        {"output_type": "stream", "name": "stdout", "text": 'late words\n{"peak_mb": 3}\n'},
-        {"output_type": "stream", "name": "stderr", "text": "UserWarning: {something}"},
-    ]
-    assert kernel_process.facts_in(outputs) == {"peak_mb": 3}
-
-
 @pytest.mark.usefixtures("no_kernel")
 def test_a_number_that_is_not_finite_is_not_stored(book: Any) -> None:
     book.chapter(A, "print('loss ≈ nan nats (±5 %)')")
@@ -342,7 +328,7 @@ def test_ctrl_c_stops_everything_and_leaves_the_notebook(book: Any) -> None:
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert said.splitlines()[1:] == ["", "gensrc-book: interrupted; the stored notebooks are as they were."]
+    assert said.splitlines()[1:] == ["", "gensrc-book: interrupted; what had not come to its end is as it was."]
     assert book.path(A).read_bytes() == before
     assert _comes_true(lambda: not _alive(int(pid.read_text())))
 
@@ -379,14 +365,17 @@ def test_a_terminal_shows_the_running_cell(book: Any) -> None:
     assert shown.rstrip("\r\x1b[K").endswith("✓ done\r\n")
 
 
-def test_the_kernel_tells_of_its_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_kernel_tells_of_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = SimpleNamespace(
         is_initialized=lambda: True,
         get_device_name=lambda: "A fast GPU",
         max_memory_allocated=lambda: 3 * 2**30,
     )
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="2.13.0+cu130", cuda=cuda))
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(new_output("display_data", data)))
     exec(kernel_process.PROBE, {})
-    facts = json.loads(capsys.readouterr().out)
+    facts = kernel_process.facts_in([new_output("stream", text='{"peak_mb": 3}'), *shown])
+    assert facts
     assert (facts["gpu"], facts["gpu_peak_mb"], facts["torch"]) == ("A fast GPU", 3072, "2.13.0+cu130")
     assert execute._hardware(facts, 2).startswith("A fast GPU, ")

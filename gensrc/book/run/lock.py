@@ -1,0 +1,31 @@
+"""One process at a time: a lock that ends with the process that holds it, however that ends."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import TextIO
+
+
+class TakenError(Exception):
+    """Another process holds the lock; the text names it."""
+
+
+def take(path: Path) -> TextIO:
+    """Hold the lock `path` until the returned file is closed or this process is gone.
+
+    Raises TakenError if another process holds it. A file system that knows no locks keeps nobody out.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = open(path, "a+", encoding="utf8")  # noqa: SIM115 (the caller closes it)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        with file:
+            file.seek(0)
+            raise TakenError(f"process {file.read().strip() or 'unknown'}") from None
+    except OSError:
+        return file
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
