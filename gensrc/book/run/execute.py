@@ -245,12 +245,10 @@ class Run:
         guard = threading.Timer(self.plan.timeout + GRACE, self.worker.stop)
         guard.start()
         try:
-            return self._listen(self.worker)
+            return self._listen(self.worker, output)
         finally:
             guard.cancel()
             self.worker.close()
-            if not self.made and output.exists():
-                self.made[".ipynb"] = output.read_text(encoding="utf8")
 
     def _spec(self, output: Path) -> dict[str, Any]:
         before = os.environ.get("PYTHONPATH", "")
@@ -277,7 +275,7 @@ class Run:
             "OPENBLAS_NUM_THREADS": threads,
         }
 
-    def _listen(self, worker: Worker) -> dict[str, Any]:
+    def _listen(self, worker: Worker, output: Path) -> dict[str, Any]:
         for event in worker.events():
             if "cell" in event:
                 self.progress.at(self.chapter, event["cell"], self.cells)
@@ -287,6 +285,8 @@ class Run:
             if "failed" in event:
                 raise RunError(_describe(event["failed"], worker, self.plan.root))
             return event["facts"]
+        if output.exists():
+            self.made[".ipynb"] = output.read_text(encoding="utf8")
         raise RunError(f"the process that ran it {worker.how_it_ended()}.\n{worker.last_words()}".rstrip())
 
     def _store(self, nb: NotebookNode, files: list[str], facts: dict[str, Any]) -> str:

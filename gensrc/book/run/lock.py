@@ -7,7 +7,7 @@ from typing import TextIO
 
 
 class TakenError(Exception):
-    """Another process holds the lock; the text names it."""
+    """Another process holds the lock; the text is its number."""
 
 
 def take(path: Path) -> TextIO:
@@ -22,7 +22,7 @@ def take(path: Path) -> TextIO:
     except BlockingIOError:
         with file:
             file.seek(0)
-            raise TakenError(f"process {file.read().strip() or 'unknown'}") from None
+            raise TakenError(file.read().strip() or "unknown") from None
     except OSError:
         return file
     file.truncate(0)

@@ -50,4 +50,5 @@ class Progress:
         try:
             print(text, end="", file=self.out, flush=True)
         except OSError as error:
+            error.filename = "what it prints"
             self.lost = error
