@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stdout.flush()
         return status
     except BookError as error:
-        print(f"gensrc-book: {error}", file=sys.stderr)
+        _complain(str(error))
         return 2
     except BrokenPipeError:  # whoever read what it prints has gone, as `head` does
         _print_nothing()
@@ -39,11 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         from gensrc.book.run import storage
 
-        print(f"gensrc-book: {storage.said(error)}", file=sys.stderr)
+        _complain(storage.said(error))
         _print_nothing()
         return 2
     except (KeyboardInterrupt, SystemExit) as ended:
-        print("\ngensrc-book: interrupted; what had not come to its end is as it was.", file=sys.stderr)
+        _complain("interrupted; what had not come to its end is as it was.", before="\n")
         return int(ended.code or 0) if isinstance(ended, SystemExit) else 128 + signal.SIGINT
 
 
@@ -76,6 +76,11 @@ def _print_anything() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+def _complain(message: str, before: str = "") -> None:
+    with contextlib.suppress(OSError):  # a terminal that was closed changes no exit status
+        print(f"{before}gensrc-book: {message}", file=sys.stderr, flush=True)
 
 
 def _print_nothing() -> None:

@@ -10,15 +10,16 @@ class TakenError(Exception):
     """Another process holds the lock; the text is its number."""
 
 
-def take(path: Path) -> TextIO:
+def take(path: Path, *, wait: bool = False) -> TextIO:
     """Hold the lock `path` until the returned file is closed or this process is gone.
 
-    Raises TakenError if another process holds it. A file system that knows no locks keeps nobody out.
+    If another process holds it, either waits for that or raises TakenError. A file system that knows no locks keeps
+    nobody out.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     file = open(path, "a+", encoding="utf8")  # noqa: SIM115 (the caller closes it)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         with file:
             file.seek(0)

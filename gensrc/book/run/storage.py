@@ -31,8 +31,10 @@ def full(message: str, folders: Iterable[Path]) -> list[str]:
     """Where there is how much room, if `message`, by whomever, is of a full disk: it seldom says which."""
     if os.strerror(errno.ENOSPC) not in message:
         return []
-    room = (f"{folder} has {shutil.disk_usage(folder).free / 1e6:,.0f} MB" for folder in [*folders, temporary()])
-    return [f"Make room on that disk; TMPDIR can name another folder for temporary files. Free are: {', '.join(room)}."]
+    room = [f"{shutil.disk_usage(folder).free / 1e6:,.0f} MB in {folder}" for folder in [*folders, temporary()]]
+    return [
+        f"  Make room on that disk; TMPDIR can name another folder for temporary files. Free are {' and '.join(room)}."
+    ]
 
 
 def check(folders: Iterable[Path]) -> None:
