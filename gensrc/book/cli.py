@@ -73,8 +73,11 @@ def _ended_by_signals() -> Iterator[None]:
 
 def _print_anything() -> None:
     """Have ? printed for what the encoding of the terminal lacks, such as the tick: no command ends by what it says."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open to the end)
+        elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
 
 

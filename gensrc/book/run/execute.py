@@ -54,10 +54,13 @@ class Plan:
         return {"profile": self.profile, "seed": self.seed} == repository.COMMITTED
 
     def targets(self, chapters: list[str]) -> list[Path]:
-        """The folders that the outcome of `chapters` is written to."""
+        """The folders that the outcome of `chapters` is written to, here or by the chapters themselves."""
         if self.committed:
             return [repository.notebook_path(self.root, chapter).parent for chapter in chapters]
-        return [self.folder, *([self.results] if self.profile == "full" else [])]
+        if self.profile != "full":
+            return [self.folder]
+        shelves = [self.root / "gensrc" / name for name in ("checkpoints", "recordings")] if self.seed == 0 else []
+        return [self.folder, self.results, *shelves]
 
     @property
     def folder(self) -> Path:

@@ -337,6 +337,9 @@ def test_a_folder_that_cannot_be_written_is_named_before_anything_starts(
 ) -> None:
     book.chapter(A, "print(1)")
     (book.root / "results").touch()
+    if profile == "full":
+        for shelf in ("checkpoints", "recordings"):
+            assert book.root / "gensrc" / shelf in execute.plan(book.root, profile="full").targets([A])
     open_file = tempfile.TemporaryFile
 
     def read_only(dir: Path) -> Any:
