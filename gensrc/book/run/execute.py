@@ -6,6 +6,7 @@ import datetime
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
@@ -31,7 +32,6 @@ from gensrc.book.run.worker import Worker
 # Seconds that a chapter may take. A quick run is to need 90 s on one core; a slow machine gets its time.
 TIME_LIMITS = {"quick": 900, "full": 12 * 3600}
 LONGEST = 10**8  # seconds that --timeout may ask for; a timer of the system takes no more than some 10**9
-MOST_THREADS = 2**15
 GRACE = 60  # seconds that a worker past its limit gets to shut its kernel down
 QUICK_MEMORY = 2 * 2**30  # bytes that a chapter may use in the quick profile
 
@@ -109,10 +109,8 @@ def threads_asked() -> int | None:
     if not asked:
         return None
     first = asked.partition(",")[0].strip()
-    if not (first.isascii() and first.isdigit() and 0 < int(first) <= MOST_THREADS):
-        raise BookError(
-            f"OMP_NUM_THREADS is '{asked}': set it to a whole number from 1 to {MOST_THREADS:,}, or unset it."
-        )
+    if not re.fullmatch(r"0*[1-9][0-9]{0,3}", first):
+        raise BookError(f"OMP_NUM_THREADS is '{asked}': set it to a whole number from 1 to 9999, or unset it.")
     return int(first)
 
 
@@ -138,7 +136,7 @@ def execute(plan: Plan, chapters: list[str]) -> bool:
                 runs.append(Run(plan, chapter, progress, locks.enter_context(held)))
         for note in _other_versions(runs):
             progress.say(f"note: {note}")
-        succeeded = _complete(runs, plan.jobs)
+        succeeded = _side_by_side(runs, plan.jobs)
     if progress.lost:
         raise progress.lost
     return succeeded
@@ -153,7 +151,7 @@ def _lock(plan: Plan, chapter: str, progress: Progress) -> TextIO | None:
         return None
 
 
-def _complete(runs: list["Run"], jobs: int) -> bool:
+def _side_by_side(runs: list["Run"], jobs: int) -> bool:
     pool = concurrent.futures.ThreadPoolExecutor(jobs)
     try:
         return all(list(pool.map(Run.complete, runs)))
@@ -222,6 +220,7 @@ class Run:
             self.worker.stop()
 
     def _complete(self) -> str:
+        self._see_it_unchanged("before its turn")
         with tempfile.TemporaryDirectory(prefix="gensrc-", ignore_cleanup_errors=True) as folder:
             trace = Path(folder) / "trace"
             facts = self._work(Path(folder), trace)
@@ -271,7 +270,6 @@ class Run:
         asked = {name: value for name, value in os.environ.items() if name not in ("PYTHONDEVMODE", "PYTHONWARNINGS")}
         return asked | {
             "GENSRC_TRACE": str(trace),
-            "JUPYTER_RUNTIME_DIR": str(trace.parent),  # a home that cannot be written does no harm
             "PYTHONPATH": os.pathsep.join(filter(None, here)),
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
@@ -335,8 +333,7 @@ class Run:
 
     def _replace(self, nb: NotebookNode) -> str:
         """Write the notebook in place; with nothing new in it the old stamp stays, and so does the file."""
-        if self.path.read_text(encoding="utf8") != self.text:
-            raise RunError("its notebook was changed while it ran, so it stays as it is: execute it again.")
+        self._see_it_unchanged("while it ran")
         before = clean.clean(self.before)
         old = before.metadata.get("gensrc", {})
         same = old.get("hash") == nb.metadata["gensrc"]["hash"] and before.cells == nb.cells
@@ -348,6 +345,10 @@ class Run:
         if text != self.text:
             atomic.write(self.path, text)
         return "outputs unchanged" if same else "outputs stored"
+
+    def _see_it_unchanged(self, when: str) -> None:
+        if self.path.read_text(encoding="utf8") != self.text:
+            raise RunError(f"its notebook was changed {when}, so it stays as it is: execute it again.")
 
     def _keep(self) -> str:
         """Keep what a failed run has made, in the first of some folders that can be written; says where."""
@@ -392,7 +393,7 @@ def _reason(problem: Exception) -> str:
     if isinstance(problem, RunError | BookError):
         return str(problem)
     at = traceback.extract_tb(problem.__traceback__)[-1]
-    return f"{type(problem).__name__} at {Path(at.filename).name}:{at.lineno}, a fault of gensrc-book: {problem}"
+    return f"gensrc-book itself failed, at {Path(at.filename).name}:{at.lineno}: {type(problem).__name__}: {problem}"
 
 
 def _describe(failed: dict[str, Any], worker: Worker, root: Path) -> str:

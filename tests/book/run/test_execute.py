@@ -262,7 +262,7 @@ def test_a_kernel_that_cannot_start_says_why(book: Any, monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("problem", "message"),
     [
-        (ValueError("odd"), "ValueError at test_execute.py:"),
+        (ValueError("odd"), "gensrc-book itself failed, at test_execute.py:"),
         (OSError(28, "No space left on device"), "could not be used (No space left on device): make room there, then"),
         (BookError("It is so."), "It is so."),
     ],
@@ -422,11 +422,24 @@ def test_a_number_that_is_not_finite_is_not_stored(book: Any) -> None:
 
 
 @pytest.mark.usefixtures("no_kernel")
+def test_a_notebook_that_is_edited_before_its_turn_is_not_run(book: Any) -> None:
+    book.chapter(A, f"open({str(book.path(B))!r}, 'a').write(' ')")
+    book.chapter(B, "print('never')")
+    status, said = book.run("execute", "--jobs", "1")
+    assert status == 1
+    assert f"✗ {B}: its notebook was changed before its turn, so it stays as it is: execute it again.\n" in said
+    assert f"✓ {A}: " in said
+    assert not (book.root / "_build/failed").exists()
+
+
+@pytest.mark.usefixtures("no_kernel")
 def test_a_notebook_that_someone_edits_meanwhile_is_not_overwritten(book: Any) -> None:
     book.chapter(A, f"open({str(book.path(A))!r}, 'a').write(' ')")
     status, said = book.run("execute")
     assert status == 1
     assert "its notebook was changed while it ran, so it stays as it is" in said
+    assert f"The run is kept in _build/failed/{A}.ipynb." in said
+    assert nbformat.read(book.root / f"_build/failed/{A}.ipynb", as_version=4).metadata.gensrc.chapter == A
     assert book.path(A).read_text(encoding="utf8").endswith(" ")
 
 
@@ -475,12 +488,12 @@ def test_the_environment_decides_on_threads(
     assert execute.plan(book.root).threads == threads
 
 
-@pytest.mark.parametrize("asked", ["abc", "0", "-1", ",2", "1.5", "²", "9" * 30])
+@pytest.mark.parametrize("asked", ["abc", "0", "-1", ",2", "1.5", "²", "9" * 5000])
 def test_a_number_of_threads_that_cannot_be_is_named(book: Any, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", asked)
     status, said = book.run("execute")
     assert status == 2
-    assert said.startswith(f"gensrc-book: OMP_NUM_THREADS is '{asked}': set it to a whole number from 1 to 32,768, or")
+    assert said.startswith(f"gensrc-book: OMP_NUM_THREADS is '{asked}': set it to a whole number from 1 to 9999, or")
 
 
 @pytest.mark.usefixtures("no_kernel")
