@@ -183,6 +183,7 @@ class Run:
         self.cancelled = False
         self.starting = threading.Lock()
         self.made: dict[str, str] = {}  # ending of the name -> text, of what the run has made so far
+        self.places: dict[str, Path] = {}  # ending -> where that is to be stored, once it is complete
         if repository.parameters(self.before) != repository.COMMITTED:
             raise BookError(f'{chapter} needs one cell tagged parameters with profile = "quick" and seed = 0, no more.')
         # Reads the modules now: one that is edited during the run leaves the chapter stale, as it should.
@@ -307,12 +308,12 @@ class Run:
         self.made[".ipynb"] = clean.dumps(nb)
         if self.plan.committed:
             return self._replace(nb)
-        copy = self.plan.folder / f"{self.chapter}.ipynb"
+        self.places[".ipynb"] = copy = self.plan.folder / f"{self.chapter}.ipynb"
         if self.plan.profile == "full":
             self.made[".json"] = records.record(nb, facts, commit=_commit(self.plan.root))
-        atomic.write(copy, self.made[".ipynb"])
-        if record := self.made.get(".json"):
-            atomic.write(self.plan.results / f"{self.chapter}.json", record)
+            self.places[".json"] = self.plan.results / f"{self.chapter}.json"
+        for ending, place in self.places.items():
+            atomic.write(place, self.made[ending])
         return f"copy in {copy.relative_to(self.plan.root)}"
 
     def _stamp(self, parts: staleness.Parts, files: list[str], facts: dict[str, Any]) -> dict[str, Any]:
@@ -341,9 +342,10 @@ class Run:
             nb.metadata["gensrc"] = old
         record = repository.results_folder(self.plan.root) / f"{self.chapter}.json"
         cost_line.fill(nb, nb.metadata["gensrc"], records.load(record) if record.exists() else None)
-        text = clean.dumps(nb)
-        if text != self.text:
-            atomic.write(self.path, text)
+        self.made[".ipynb"] = clean.dumps(nb)
+        self.places[".ipynb"] = self.path
+        if self.made[".ipynb"] != self.text:
+            atomic.write(self.path, self.made[".ipynb"])
         return "outputs unchanged" if same else "outputs stored"
 
     def _see_it_unchanged(self, when: str) -> None:
@@ -361,10 +363,16 @@ class Run:
                     atomic.write(folder / f"{self.chapter}{ending}", text)
             except OSError:
                 continue
-            path = folder / f"{self.chapter}.ipynb"
-            shown = path.relative_to(self.plan.root) if path.is_relative_to(self.plan.root) else path
-            return f"\n  The run is kept in {shown}."
+            return "".join(self._kept(folder / f"{self.chapter}{ending}", ending) for ending in self.made)
         return "\n  The run is lost, as no folder for it could be written."
+
+    def _kept(self, path: Path, ending: str) -> str:
+        place = self.places.get(ending)
+        cure = f": copy it to {self._shown(place)} instead of running it again" if place else ""
+        return f"\n  {'The run' if ending == '.ipynb' else 'Its record'} is kept in {self._shown(path)}{cure}."
+
+    def _shown(self, path: Path) -> Path:
+        return path.relative_to(self.plan.root) if path.is_relative_to(self.plan.root) else path
 
 
 def _keeping(root: Path) -> Iterator[Path]:

@@ -24,7 +24,7 @@ def said(error: OSError) -> str:
     """What failed, where, and what to do."""
     where = error.filename or "a file, or what is printed,"
     reason = error.strerror or str(error) or type(error).__name__
-    return f"{where} could not be used ({reason}): {CURES.get(error.errno or 0, 'see to that')}, then run it again."
+    return f"{where} could not be used ({reason}): {CURES.get(error.errno or 0, 'see to that')}."
 
 
 def full(message: str, folders: Iterable[Path]) -> list[str]:

@@ -263,7 +263,7 @@ def test_a_kernel_that_cannot_start_says_why(book: Any, monkeypatch: pytest.Monk
     ("problem", "message"),
     [
         (ValueError("odd"), "gensrc-book itself failed, at test_execute.py:"),
-        (OSError(28, "No space left on device"), "could not be used (No space left on device): make room there, then"),
+        (OSError(28, "No space left on device"), "could not be used (No space left on device): make room there."),
         (BookError("It is so."), "It is so."),
     ],
 )
@@ -323,11 +323,14 @@ def test_what_cannot_be_stored_is_kept_elsewhere(
         assert status == 1
         assert f"{A}.{'json' if profile == 'full' else 'ipynb'} could not be used (No space left on device)" in said
         [kept] = kept_in.rglob("failed*/**/*.ipynb") if not also_full else kept_in.rglob("*.ipynb")
-        assert f"The run is kept in {kept.relative_to(book.root)}." in said
+        place = f"notebooks/{A}.ipynb" if profile == "quick" else f"_build/full/{A}.ipynb"
+        assert f"The run is kept in {kept.relative_to(book.root)}: copy it to {place} instead of running it" in said
         nb = nbformat.read(kept, as_version=4)
         assert "made in hours" in printed(nb)
         assert nb.metadata.gensrc.profile == profile
-        assert kept.with_suffix(".json").exists() == (profile == "full")
+        assert (
+            kept.with_suffix(".json").exists() == (profile == "full") == (f"to book/results/{A}.json instead" in said)
+        )
     assert book.path(A).read_bytes() == before
 
 
