@@ -8,10 +8,16 @@ from pathlib import Path
 def write(path: Path, content: bytes | str) -> None:
     """Put `content` (a text as UTF-8, with line ends as they are) into the file `path`; its folder is made if missing.
 
-    A file that exists keeps its mode, a new one gets what the umask says. Raises OSError, with the old file untouched
-    and nothing left beside it, when the disk is full or the folder may not be written.
+    A file that exists keeps its mode, a new one gets what the umask says. Raises OSError, which names `path`, with the
+    old file untouched and nothing left beside it, when the disk is full or the folder may not be written.
     """
-    data = content.encode() if isinstance(content, str) else content
+    try:
+        _write(path, content.encode() if isinstance(content, str) else content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error  # the system's names a passing file, or none
+
+
+def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -107,7 +107,7 @@ def report(
         if _begun["profile"] == "full":
             bound = {"abs": retrained} if rel is None else {"rel": retrained}
             line = report_lines.report_line(label, float(value), unit, **bound)
-    print(line)
+    _say(line)
 
 
 def claim(sentence: str, condition: Any) -> None:
@@ -122,7 +122,13 @@ def claim(sentence: str, condition: Any) -> None:
         raise TypeError(f"claim needs True or False, not {type(condition).__name__}: {sentence}")
     if not condition:
         raise ClaimError(f"not so: {sentence}")
-    print(report_lines.claim_line(sentence))
+    _say(report_lines.claim_line(sentence))
+
+
+def _say(line: str) -> None:
+    """Print `line`, with ? for what the encoding of the output lacks: notebooks have UTF-8, a terminal may not."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf8"
+    print(line.encode(encoding, "replace").decode(encoding))
 
 
 def trained(

@@ -26,6 +26,18 @@ def test_a_failure_leaves_the_old_content_and_nothing_beside_it(
     assert path.read_text() == "old"
 
 
+def test_a_failure_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a full disk's own message does not."""
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space left on device") as failed:
+        atomic.write(tmp_path / "note.txt", "new")
+    assert failed.value.filename == str(tmp_path / "note.txt")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as failed:
+        atomic.write(tmp_path / "file" / "folder" / "note.txt", "new")
+    assert failed.value.filename == str(tmp_path / "file" / "folder" / "note.txt")
+
+
 @pytest.mark.parametrize("content", ["naïve\r\n≈", b"\x00\xff"])
 def test_bytes_and_texts_are_written_as_they_are_and_the_mode_stays(tmp_path: Path, content: bytes | str) -> None:
     path = tmp_path / "note.txt"

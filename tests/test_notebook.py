@@ -75,6 +75,17 @@ def test_claim_prints_a_tick(capsys, truth):
     assert capsys.readouterr().out == "✓ two and two are four\n"
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "gbk"])
+def test_a_terminal_without_the_signs_gets_question_marks(monkeypatch, encoding):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    notebook.claim("it is so", True)
+    notebook.report("test ELBO", -104.1, "nats", rel=0.05)
+    terminal.seek(0)
+    assert terminal.readline() == "? it is so\n"
+    assert terminal.readline().startswith("test ELBO ")
+
+
 def test_a_false_claim_raises_and_prints_nothing(capsys):
     with pytest.raises(notebook.ClaimError, match="not so: pigs fly"):
         notebook.claim("pigs fly", torch.tensor(1.0) > 2)

@@ -1,31 +1,95 @@
 """The console script `gensrc-book`.
 
 Exit status: 0 all is well, 1 something was found (stale, failed, against the rules), 2 it could not be
-done as asked. Each command imports what it needs when it runs, so that `status` stays quick.
+done as asked, 128 and its number if a signal ended it. Each command imports what it needs when it runs, so
+that `status` stays quick.
 """
 
 import argparse
+import contextlib
 import gc
+import io
+import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gensrc.book import repository
 from gensrc.book.repository import BookError
 
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 Command = Callable[[argparse.Namespace], int]
 
 
 def main(arguments: list[str] | None = None) -> int:
+    _print_anything()
     options = parser().parse_args(arguments)
     try:
-        return options.run(options)
+        with _ended_by_signals():
+            status = options.run(options)
+            sys.stdout.flush()
+        return status
     except BookError as error:
-        print(f"gensrc-book: {error}", file=sys.stderr)
+        _complain(str(error))
         return 2
-    except KeyboardInterrupt:
-        print("\ngensrc-book: interrupted; the stored notebooks are as they were.", file=sys.stderr)
-        return 130
+    except BrokenPipeError:  # whoever read what it prints has gone, as `head` does
+        _print_nothing()
+        return 141  # as one that SIGPIPE ended
+    except OSError as error:
+        from gensrc.book.run import storage
+
+        _complain(storage.said(error))
+        _print_nothing()
+        return 2
+    except (KeyboardInterrupt, SystemExit) as ended:
+        _complain("interrupted; what had not come to its end is as it was.", before="\n")
+        return int(ended.code or 0) if isinstance(ended, SystemExit) else 128 + signal.SIGINT
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Have a signal that ends processes raise an exception as Ctrl-C does, so that nothing is left running.
+
+    Only the first does: others, as of someone who presses Ctrl-C twice, must not cut the tidying up short.
+    """
+
+    def end(number: int, _: object) -> None:
+        for each in ENDING:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    before = {number: signal.getsignal(number) for number in ENDING}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) == end:
+                signal.signal(number, handler)
+
+
+def _print_anything() -> None:
+    """Have ? printed for what the encoding of the terminal lacks, such as the tick: no command ends by what it says."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started this
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open to the end)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _complain(message: str, before: str = "") -> None:
+    with contextlib.suppress(OSError):  # a terminal that was closed changes no exit status
+        print(f"{before}gensrc-book: {message}", file=sys.stderr, flush=True)
+
+
+def _print_nothing() -> None:
+    """Let Python, when it ends, write what is left to print to nowhere instead of failing once more."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parser() -> argparse.ArgumentParser:

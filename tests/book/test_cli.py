@@ -1,5 +1,10 @@
 """The console script: what it refuses, how it says so, and by which exit status."""
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -93,3 +98,42 @@ def test_without_constraints_it_says_what_is_missing(two: Any) -> None:
 def test_checkpoints_of_jupyter_are_no_chapters(two: Any) -> None:
     two.write("notebooks/1-part/.ipynb_checkpoints/01-a-checkpoint.ipynb", "{}")
     assert repository.chapters(two.root) == [A, B]
+
+
+def test_a_log_on_a_full_disk_and_a_reader_that_has_gone_are_no_tracebacks(two: Any) -> None:
+    command = [sys.executable, "-P", "-m", "gensrc.book.cli", "status"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert "could not be used (No space left on device): make room there" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as gone:
+        done = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+SITE = """
+from gensrc.book import cli
+from gensrc.book.site import build
+build._build = lambda root: build.run(["sh", "-c", "sleep 100 & echo $!; wait"], cwd=root, what="the build")
+raise SystemExit(cli.main(["site"]))
+"""
+
+
+def test_a_signal_ends_the_build_of_the_site_with_all_that_it_started_and_a_second_one_waits(two: Any) -> None:
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    first = subprocess.Popen([sys.executable, "-P", "-c", SITE], **options)
+    sleeping = int(first.stdout.readline())
+    second = subprocess.Popen([sys.executable, "-P", "-c", SITE], **options)
+    assert second.stdout.readline() == f"The site is being built by another process ({first.pid}): waiting for that.\n"
+    first.send_signal(signal.SIGTERM)
+    said, _ = first.communicate(timeout=30)
+    assert (first.returncode, said.startswith("\ngensrc-book: interrupted")) == (143, True)
+    state = Path(f"/proc/{sleeping}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z", "what was started has ended"
+    assert int(second.stdout.readline()) != sleeping, "now the second builds"
+    second.send_signal(signal.SIGTERM)
+    second.communicate(timeout=30)
+    assert second.returncode == 143

@@ -29,6 +29,8 @@ def run_all(root: Path, name: str, out: Path) -> Iterator[tuple[str, dict[str, s
             yield chapter, run_alone(notebook, out / "executed" / chapter)
         except BookError as error:
             yield chapter, error
+        except Exception as error:  # a kernel that does not start, a full disk: the other chapters are run all the same
+            yield chapter, BookError(f"it could not be run: {type(error).__name__}: {error}")
 
 
 def run_alone(notebook: Path, folder: Path, python: str = sys.executable, timeout: int = 1800) -> dict[str, str]:

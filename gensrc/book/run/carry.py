@@ -42,7 +42,8 @@ def carry(root: Path, before: Path, chapters: list[str], told: Path | None = Non
 def ask_status(checkout: Path) -> str:
     """What the machinery of another checkout says of its own chapters."""
     command = [sys.executable, "-P", "-m", "gensrc.book.cli", "status"]
-    environment = os.environ | {"PYTHONPATH": str(checkout.resolve()), "PYTHONDONTWRITEBYTECODE": "1"}
+    own = {"PYTHONPATH": str(checkout.resolve()), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf8"}
+    environment = os.environ | own
     done = subprocess.run(command, cwd=checkout, env=environment, capture_output=True, text=True, encoding="utf8")
     if done.returncode not in (0, 1):  # 1: some chapter is stale
         raise BookError(f"`gensrc-book status` failed in {checkout}: {done.stderr.strip()}")

@@ -1,32 +1,37 @@
 """Execute chapters: each in a process of its own, in parallel, in place only after complete success."""
 
 import concurrent.futures
+import contextlib
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import tempfile
 import threading
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TextIO
+
+import nbformat
+from nbformat import NotebookNode
 
 import gensrc
 from gensrc import atomic, provenance
 from gensrc.book import clean, repository
 from gensrc.book.checks import staleness
 from gensrc.book.repository import BookError
-from gensrc.book.run import cost_line, kernel_process, records
+from gensrc.book.run import cost_line, kernel_process, lock, records, storage
 from gensrc.book.run.progress import Progress
-
-if TYPE_CHECKING:
-    from nbformat import NotebookNode
+from gensrc.book.run.worker import Worker
 
 # Seconds that a chapter may take. A quick run is to need 90 s on one core; a slow machine gets its time.
 TIME_LIMITS = {"quick": 900, "full": 12 * 3600}
+LONGEST = 10**8  # seconds that --timeout may ask for; a timer of the system takes no more than some 10**9
 GRACE = 60  # seconds that a worker past its limit gets to shut its kernel down
 QUICK_MEMORY = 2 * 2**30  # bytes that a chapter may use in the quick profile
 
@@ -47,6 +52,15 @@ class Plan:
     def committed(self) -> bool:
         """Whether the run makes what is committed, and so replaces the notebook in place."""
         return {"profile": self.profile, "seed": self.seed} == repository.COMMITTED
+
+    def targets(self, chapters: list[str]) -> list[Path]:
+        """The folders that the outcome of `chapters` is written to, here or by the chapters themselves."""
+        if self.committed:
+            return [repository.notebook_path(self.root, chapter).parent for chapter in chapters]
+        if self.profile != "full":
+            return [self.folder]
+        shelves = [self.root / "gensrc" / name for name in ("checkpoints", "recordings")] if self.seed == 0 else []
+        return [self.folder, self.results, *shelves]
 
     @property
     def folder(self) -> Path:
@@ -71,18 +85,33 @@ def plan(
     """
     if profile not in repository.PROFILES:
         raise BookError(f"there is no profile '{profile}'; the profiles are: {', '.join(repository.PROFILES)}.")
-    if (jobs is not None and jobs < 1) or (timeout is not None and timeout <= 0):
+    if (jobs is not None and jobs < 1) or (timeout is not None and not timeout > 0):
         raise BookError("--jobs and --timeout must be greater than zero.")
+    if timeout is not None and timeout > LONGEST:
+        raise BookError(f"--timeout must be at most {LONGEST:,} seconds.")
+    if not 0 <= seed < 2**32:
+        raise BookError("--seed must be a whole number from 0 to 2**32 - 1.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = cores // jobs if jobs else (1 if profile == "quick" else cores)
     if jobs is None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         jobs = max(1, min(cores, memory // QUICK_MEMORY)) if profile == "quick" else 1
-    threads = int(os.environ.get("OMP_NUM_THREADS") or max(1, threads))
+    threads = threads_asked() or max(1, threads)
     if results is None:
         # A record with another seed is no reference to compare with.
         results = root / "_build" / f"results-seed-{seed}" if seed else repository.results_folder(root)
     return Plan(root, profile, seed, jobs, threads, timeout or TIME_LIMITS[profile], results)
+
+
+def threads_asked() -> int | None:
+    """What OMP_NUM_THREADS asks for, if it is set; of a list such as 4,2 (one number a level) the first counts."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").strip()
+    if not asked:
+        return None
+    first = asked.partition(",")[0].strip()
+    if not re.fullmatch(r"0*[1-9][0-9]{0,3}", first):
+        raise BookError(f"OMP_NUM_THREADS is '{asked}': set it to a whole number from 1 to 9999, or unset it.")
+    return int(first)
 
 
 def needed(plan: Plan) -> list[str]:
@@ -95,23 +124,45 @@ def needed(plan: Plan) -> list[str]:
 def execute(plan: Plan, chapters: list[str]) -> bool:
     """Run the chapters; True if all succeeded. A failure stops no other chapter.
 
-    Raises BookError before anything has started if one of them cannot be run as asked.
+    A chapter that another process is executing is left to that. Raises BookError before anything has started if one
+    cannot be run as asked, or what comes of it could not be stored; OSError at the end if not all could be said.
     """
+    storage.check([plan.root / "_build", *plan.targets(chapters)])
     progress = Progress(sys.stdout)
-    runs = [Run(plan, chapter, progress) for chapter in chapters]
-    for note in _other_versions(runs):
-        progress.say(f"note: {note}")
-    pool = concurrent.futures.ThreadPoolExecutor(plan.jobs)
+    with contextlib.ExitStack() as locks:
+        runs = []
+        for chapter in chapters:
+            if held := _lock(plan, chapter, progress):
+                runs.append(Run(plan, chapter, progress, locks.enter_context(held)))
+        for note in _other_versions(runs):
+            progress.say(f"note: {note}")
+        succeeded = _side_by_side(runs, plan.jobs)
+    if progress.lost:
+        raise progress.lost
+    return succeeded
+
+
+def _lock(plan: Plan, chapter: str, progress: Progress) -> TextIO | None:
+    """What holds the chapter for this process; None, said, if another process is executing it."""
+    try:
+        return lock.take(plan.root / "_build" / "executing" / f"{plan.folder.name}-{chapter.replace('/', '-')}.lock")
+    except lock.TakenError as other:
+        progress.say(f"– {chapter}: it is being executed by another process ({other}), and is left to that.")
+        return None
+
+
+def _side_by_side(runs: list["Run"], jobs: int) -> bool:
+    pool = concurrent.futures.ThreadPoolExecutor(jobs)
     try:
         return all(list(pool.map(Run.complete, runs)))
-    except KeyboardInterrupt:
-        progress.over = True  # that the stopped runs fail is no news
-        raise
-    finally:
-        # Reached early by Ctrl-C: what waits never starts, what runs is stopped.
-        pool.shutdown(wait=False, cancel_futures=True)
+    except BaseException:  # by Ctrl-C or another signal
+        for run in runs:
+            run.cancel()
         for run in runs:
             run.stop()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 class RunError(Exception):
@@ -121,14 +172,18 @@ class RunError(Exception):
 class Run:
     """One chapter, from the stored notebook to its replacement."""
 
-    def __init__(self, plan: Plan, chapter: str, progress: Progress):
-        self.plan, self.chapter, self.progress = plan, chapter, progress
+    def __init__(self, plan: Plan, chapter: str, progress: Progress, held: TextIO):
+        self.plan, self.chapter, self.progress, self.lock = plan, chapter, progress, held
         self.path = repository.notebook_path(plan.root, chapter)
         self.before = repository.read_notebook(self.path)
         self.text = self.path.read_text(encoding="utf8")
         self.code = staleness.code_of(self.before)
         self.cells = len(repository.code_cells(self.before))
-        self.process: subprocess.Popen[str] | None = None
+        self.worker: Worker | None = None
+        self.cancelled = False
+        self.starting = threading.Lock()
+        self.made: dict[str, str] = {}  # ending of the name -> text, of what the run has made so far
+        self.places: dict[str, Path] = {}  # ending -> where that is to be stored, once it is complete
         if repository.parameters(self.before) != repository.COMMITTED:
             raise BookError(f'{chapter} needs one cell tagged parameters with profile = "quick" and seed = 0, no more.')
         # Reads the modules now: one that is edited during the run leaves the chapter stale, as it should.
@@ -142,50 +197,61 @@ class Run:
         return self.prints.parts(self.code, files, self.plan.profile, self.plan.seed)
 
     def complete(self) -> bool:
-        """Run, check, store; True on success. Says how it went."""
-        self.progress.started(self.chapter, self.cells)
-        with tempfile.TemporaryDirectory(prefix="gensrc-") as folder:
-            output, trace = Path(folder) / "notebook.ipynb", Path(folder) / "trace"
-            try:
-                facts = self._work(output, trace)
-                nb = repository.read_notebook(output)
-                what = self._store(nb, provenance.recorded(trace), facts)
-            except (RunError, BookError) as problem:
-                self.progress.ended(self.chapter, f"✗ {self.chapter}: {problem}{self._keep(output)}")
-                return False
-        self.progress.ended(self.chapter, f"✓ {self.chapter}: {facts['seconds']:.0f} s, {facts['peak_mb']} MB, {what}")
-        return True
+        """Run, check, store; True on success. Says how it went, and raises nothing: other chapters go on."""
+        try:
+            self.progress.started(self.chapter, self.cells)
+            line, succeeded = f"✓ {self.chapter}: {self._complete()}", True
+        except Exception as problem:
+            line, succeeded = f"✗ {self.chapter}: {_reason(problem)}{self._keep()}", False
+        finally:
+            self.lock.close()
+        if succeeded or not self.cancelled:  # that a run failed which was made to is no news
+            self.progress.ended(self.chapter, line)
+        return succeeded
+
+    def cancel(self) -> None:
+        """Let the run not start, or have its process end."""
+        with self.starting:
+            self.cancelled = True
+            if self.worker is not None:
+                self.worker.end()
 
     def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
+        if self.worker is not None:
+            self.worker.stop()
 
-    def _work(self, output: Path, trace: Path) -> dict[str, Any]:
-        """Have a worker execute the notebook; the facts that its kernel told."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", kernel_process.__name__, json.dumps(self._spec(output))],
-            cwd=self.path.parent,  # where Jupyter and nbval run it too
-            env=self._environment(trace),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf8",
-            errors="replace",
-            start_new_session=True,  # Ctrl-C is for this process, which then stops the others
-        )
+    def _complete(self) -> str:
+        self._see_it_unchanged("before its turn")
+        with tempfile.TemporaryDirectory(prefix="gensrc-", ignore_cleanup_errors=True) as folder:
+            trace = Path(folder) / "trace"
+            facts = self._work(Path(folder), trace)
+            what = self._store(self._executed(), provenance.recorded(trace), facts)
+        return f"{facts['seconds']:.0f} s, {facts['peak_mb']} MB, {what}"
+
+    def _executed(self) -> NotebookNode:
+        nb = _parsed(self.made[".ipynb"])
+        nbformat.validate(nb)
+        return nb
+
+    def _work(self, folder: Path, trace: Path) -> dict[str, Any]:
+        """Have a worker execute the notebook; the facts that its kernel told. The notebook is then in `made`."""
+        output = folder / "notebook.ipynb"
+        with self.starting:
+            if self.cancelled:
+                raise RunError("it was not started.")
+            self.worker = Worker(
+                self._spec(output),
+                folder=self.path.parent,  # where Jupyter and nbval run it too
+                environment=self._environment(trace),
+            )
         # The worker keeps the limit itself; this is for one that hangs in spite of it.
-        guard = threading.Timer(self.plan.timeout + GRACE, self.stop)
+        guard = threading.Timer(self.plan.timeout + GRACE, self.worker.stop)
         guard.start()
         try:
-            return self._listen(self.process)
+            return self._listen(self.worker, output)
         finally:
             guard.cancel()
-            self.stop()
+            self.worker.close()
 
     def _spec(self, output: Path) -> dict[str, Any]:
         before = os.environ.get("PYTHONPATH", "")
@@ -201,7 +267,9 @@ class Run:
     def _environment(self, trace: Path) -> dict[str, str]:
         here = [str(Path(gensrc.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         threads = str(self.plan.threads)
-        return os.environ | {
+        # Warnings that are asked for of this process are not to be stored among a chapter's outputs, nor to end it.
+        asked = {name: value for name, value in os.environ.items() if name not in ("PYTHONDEVMODE", "PYTHONWARNINGS")}
+        return asked | {
             "GENSRC_TRACE": str(trace),
             "PYTHONPATH": os.pathsep.join(filter(None, here)),
             "OMP_NUM_THREADS": threads,
@@ -209,25 +277,21 @@ class Run:
             "OPENBLAS_NUM_THREADS": threads,
         }
 
-    def _listen(self, process: "subprocess.Popen[str]") -> dict[str, Any]:
-        noise: list[str] = []
-        assert process.stdout is not None
-        for line in process.stdout:
-            if not line.startswith(kernel_process.MARK):
-                noise = [*noise[-19:], line]
-                continue
-            event = json.loads(line.removeprefix(kernel_process.MARK))
+    def _listen(self, worker: Worker, output: Path) -> dict[str, Any]:
+        for event in worker.events():
             if "cell" in event:
                 self.progress.at(self.chapter, event["cell"], self.cells)
-            elif "failed" in event:
-                raise RunError(_describe(event["failed"]))
-            else:
-                return event["facts"]
-        code = process.wait()
-        how = f"was ended by signal {-code}" if code < 0 else f"ended with status {code}"
-        raise RunError(f"the process that ran it {how}.\n{''.join(noise)}".rstrip())
+                continue
+            if event["notebook"]:
+                self.made[".ipynb"] = event["notebook"]
+            if "failed" in event:
+                raise RunError(_describe(event["failed"], worker, self.plan.root))
+            return event["facts"]
+        if output.exists():
+            self.made[".ipynb"] = output.read_text(encoding="utf8")
+        raise RunError(f"the process that ran it {worker.how_it_ended()}.\n{worker.last_words()}".rstrip())
 
-    def _store(self, nb: "NotebookNode", files: list[str], facts: dict[str, Any]) -> str:
+    def _store(self, nb: NotebookNode, files: list[str], facts: dict[str, Any]) -> str:
         """Put the executed notebook where it belongs; says what became of it."""
         if os.path.realpath(facts["prefix"]) != os.path.realpath(sys.prefix):
             raise RunError(
@@ -241,15 +305,16 @@ class Run:
                 raise RunError(f"it reports {report.label} ≈ {report.printed}, which no later run can equal.")
         parts = self.parts(files)
         nb.metadata["gensrc"] = self._stamp(parts, files, facts)
+        self.made[".ipynb"] = clean.dumps(nb)
         if self.plan.committed:
             return self._replace(nb)
-        copy = self.plan.folder / f"{self.chapter}.ipynb"
-        atomic.write(copy, clean.dumps(nb))
-        where = copy.relative_to(self.plan.root)
+        self.places[".ipynb"] = copy = self.plan.folder / f"{self.chapter}.ipynb"
         if self.plan.profile == "full":
-            record = records.record(nb, facts, commit=_commit(self.plan.root))
-            atomic.write(self.plan.results / f"{self.chapter}.json", record)
-        return f"copy in {where}"
+            self.made[".json"] = records.record(nb, facts, commit=_commit(self.plan.root))
+            self.places[".json"] = self.plan.results / f"{self.chapter}.json"
+        for ending, place in self.places.items():
+            atomic.write(place, self.made[ending])
+        return f"copy in {copy.relative_to(self.plan.root)}"
 
     def _stamp(self, parts: staleness.Parts, files: list[str], facts: dict[str, Any]) -> dict[str, Any]:
         return {
@@ -267,10 +332,9 @@ class Run:
             "verified": datetime.datetime.now(datetime.UTC).date().isoformat(),
         }
 
-    def _replace(self, nb: "NotebookNode") -> str:
+    def _replace(self, nb: NotebookNode) -> str:
         """Write the notebook in place; with nothing new in it the old stamp stays, and so does the file."""
-        if self.path.read_text(encoding="utf8") != self.text:
-            raise RunError("its notebook was changed while it ran, so it stays as it is: execute it again.")
+        self._see_it_unchanged("while it ran")
         before = clean.clean(self.before)
         old = before.metadata.get("gensrc", {})
         same = old.get("hash") == nb.metadata["gensrc"]["hash"] and before.cells == nb.cells
@@ -278,26 +342,74 @@ class Run:
             nb.metadata["gensrc"] = old
         record = repository.results_folder(self.plan.root) / f"{self.chapter}.json"
         cost_line.fill(nb, nb.metadata["gensrc"], records.load(record) if record.exists() else None)
-        text = clean.dumps(nb)
-        if text != self.text:
-            atomic.write(self.path, text)
+        self.made[".ipynb"] = clean.dumps(nb)
+        self.places[".ipynb"] = self.path
+        if self.made[".ipynb"] != self.text:
+            atomic.write(self.path, self.made[".ipynb"])
         return "outputs unchanged" if same else "outputs stored"
 
-    def _keep(self, output: Path) -> str:
-        """Keep what a failed run has left; says where."""
-        if not output.exists():
+    def _see_it_unchanged(self, when: str) -> None:
+        if self.path.read_text(encoding="utf8") != self.text:
+            raise RunError(f"its notebook was changed {when}, so it stays as it is: execute it again.")
+
+    def _keep(self) -> str:
+        """Keep what a failed run has made, in the first of some folders that can be written; says where."""
+        if not self.made:
             return ""
-        nb = repository.read_notebook(output)
-        nb.cells = [cell for cell in nb.cells if cell.get("id") != kernel_process.PROBE_ID]
-        path = self.plan.root / "_build" / "failed" / f"{self.chapter}.ipynb"
-        atomic.write(path, clean.dumps(nb))
-        return f"\n  The run is kept in {path.relative_to(self.plan.root)}."
+        self.made[".ipynb"] = _without_probe(self.made[".ipynb"])
+        for folder in _keeping(self.plan.root):
+            try:
+                for ending, text in self.made.items():
+                    atomic.write(folder / f"{self.chapter}{ending}", text)
+            except OSError:
+                continue
+            return "".join(self._kept(folder / f"{self.chapter}{ending}", ending) for ending in self.made)
+        return "\n  The run is lost, as no folder for it could be written."
+
+    def _kept(self, path: Path, ending: str) -> str:
+        place = self.places.get(ending)
+        cure = f": copy it to {self._shown(place)} instead of running it again" if place else ""
+        return f"\n  {'The run' if ending == '.ipynb' else 'Its record'} is kept in {self._shown(path)}{cure}."
+
+    def _shown(self, path: Path) -> Path:
+        return path.relative_to(self.plan.root) if path.is_relative_to(self.plan.root) else path
 
 
-def _describe(failed: dict[str, Any]) -> str:
-    trace = [f"    {line}" for line in failed.get("traceback", "").splitlines()[-15:]]
+def _keeping(root: Path) -> Iterator[Path]:
+    """Folders for what could not be stored: where it is looked for first, then others that may be on other disks."""
+    yield root / "_build" / "failed"
+    for folder in (tempfile.gettempdir, Path.home):
+        with contextlib.suppress(OSError, RuntimeError):
+            yield Path(tempfile.mkdtemp(prefix="gensrc-failed-", dir=folder()))
+
+
+def _parsed(text: str) -> NotebookNode:
+    """The notebook in the newest minor format: older ones know no cell ids."""
+    return nbformat.v4.upgrade(nbformat.v4.reads(text))
+
+
+def _without_probe(text: str) -> str:
+    nb = _parsed(text)
+    nb.cells = [cell for cell in nb.cells if cell.get("id") != kernel_process.PROBE_ID]
+    return clean.dumps(nb)
+
+
+def _reason(problem: Exception) -> str:
+    """Why a run failed, in a sentence or with a traceback below it."""
+    if isinstance(problem, OSError):
+        return storage.said(problem)
+    if isinstance(problem, RunError | BookError):
+        return str(problem)
+    at = traceback.extract_tb(problem.__traceback__)[-1]
+    return f"gensrc-book itself failed, at {Path(at.filename).name}:{at.lineno}: {type(problem).__name__}: {problem}"
+
+
+def _describe(failed: dict[str, Any], worker: Worker, root: Path) -> str:
     what = f"code cell {failed['cell']} failed" if failed["cell"] else "it could not be started"
-    return "\n".join([f"{what}: {failed['error']}", *trace])
+    lines = failed["traceback"].splitlines()[-15:] if "traceback" in failed else worker.last_words().splitlines()
+    return "\n".join(
+        [f"{what}: {failed['error']}", *(f"    {line}" for line in lines), *storage.full(failed["error"], [root])]
+    )
 
 
 def _hardware(facts: dict[str, Any], threads: int) -> str:

@@ -1,76 +1,120 @@
 """Runs one notebook with papermill and tells the parent process how it goes.
 
-`execute` starts one such process a chapter, so that memory and crashes stay apart. What it says to its parent
-are lines of JSON on stdout behind MARK; anything else there came from a library and is shown only if the
-process dies.
+`worker` starts one such process a chapter, so that memory and crashes stay apart. What it says to its parent are
+lines of JSON through a socket of their own: stdout and stderr belong to libraries, here and in the kernel. The same
+socket tells it when the parent is gone, and then it ends too, with its kernel.
 """
 
+import contextlib
 import json
 import os
 import signal
+import socket
 import sys
+import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-MARK = "\x1egensrc "
 PROBE_ID = "gensrc-probe"
-# Runs in the kernel after the last cell, in a namespace of its own. The kernel alone knows what it used.
-PROBE = """
+FACTS = "application/vnd.gensrc.facts+json"
+# Runs in the kernel after the last cell, in a namespace of its own. The kernel alone knows what it used. The facts go
+# out as a display of a kind of their own, which nothing that a thread prints meanwhile can be taken for.
+PROBE = f"""
 def _gensrc_probe():
-    import json, pathlib, platform, re, resource, sys
+    import pathlib, platform, re, resource, sys
+    from IPython.display import display
     torch = sys.modules.get("torch")
     on_gpu = torch is not None and torch.cuda.is_initialized()
     status = pathlib.Path("/proc/self/status")
     peak = re.search(r"VmHWM:\\s*(\\d+) kB", status.read_text()) if status.exists() else None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    return json.dumps({
+    facts = {{
         "prefix": sys.prefix,
         "python": platform.python_version(),
         "torch": torch.__version__ if torch else "",
         "peak_mb": round(int(peak[1]) / 1024 if peak else most),
         "gpu": torch.cuda.get_device_name() if on_gpu else "",
         "gpu_peak_mb": round(torch.cuda.max_memory_allocated() / 2**20) if on_gpu else 0,
-    })
-print(_gensrc_probe())
+    }}
+    display({{"{FACTS}": facts}}, raw=True)
+_gensrc_probe()
 """
+PATIENCE = 15  # seconds that the kernel gets to shut down when the parent is gone
 
 
-def tell(**event: Any) -> None:
-    # On a line of its own, also where a library has left one unfinished.
-    print("\n" + MARK + json.dumps(event), flush=True)
+def facts_in(outputs: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What the probe has displayed, among whatever else came out beside it; None if it did not run."""
+    shown = [output["data"][FACTS] for output in outputs if FACTS in output.get("data", {})]
+    return shown[-1] if shown else None
 
 
-def facts_in(outputs: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the probe has printed. A kernel that is busy with something else may have put a warning beside it."""
-    printed = "".join(output["text"] for output in outputs if output.get("name") == "stdout")
-    return json.loads(next(line for line in printed.splitlines() if line.startswith("{")))
+class Kept:
+    """Where papermill saves the notebook as it goes: in memory, and in a file for when this process is killed.
+
+    That the file cannot be written, as on a full disk, ends nothing.
+    """
+
+    SCHEME = "gensrc-kept:"
+
+    def __init__(self, text: str):
+        self.text = text
+
+    def read(self, path: str) -> str:
+        return self.text
+
+    def write(self, text: str, path: str) -> None:
+        self.text = text
+        file = Path(path.removeprefix(self.SCHEME))
+        part = file.with_suffix(".part")
+        with contextlib.suppress(OSError):
+            part.write_text(text, encoding="utf8")
+            part.replace(file)
+
+    def pretty_path(self, path: str) -> str:
+        return path
 
 
-def run(notebook: str, output: str, parameters: dict[str, Any], timeout: float, pythonpath: str) -> None:
-    """Execute `notebook` in the working folder into `output`, within `timeout` seconds in all.
+def run(
+    tell: Callable[[dict[str, Any]], None],
+    notebook: str,
+    output: str,
+    parameters: dict[str, Any],
+    timeout: float,
+    pythonpath: str,
+) -> None:
+    """Execute `notebook` in the working folder within `timeout` seconds in all, saving to `output` on the way.
 
-    Tells {"cell": i, "of": n} as it goes and at last either {"facts": {...}} or {"failed": {...}}.
+    Tells {"cell": i} as it goes and at last either {"facts": {...}} or {"failed": {...}}, each of the two with the
+    text of the executed "notebook".
     """
     import nbformat
     import papermill
+    from papermill.iorw import papermill_io
 
     # Only now, so that this process keeps its own gensrc and the kernel gets the repository's.
     os.environ["PYTHONPATH"] = pythonpath
     nb = nbformat.read(notebook, as_version=4)
     nb.cells.append(nbformat.v4.new_code_cell(PROBE, id=PROBE_ID))
-    nbformat.write(nb, output)
+    kept = Kept(nbformat.writes(nb))
+    papermill_io.register(Kept.SCHEME, kept)
     started = time.monotonic()
-    at: dict[str, Any] = {"cell": 0}
+    at = 0
 
     def on_cell_start(cell: Any, cell_index: int) -> None:
+        nonlocal at
         if cell.cell_type == "code" and cell.get("id") != PROBE_ID:
-            at["cell"] += 1
-            tell(cell=at["cell"])
+            at += 1
+            tell({"cell": at})
+
+    def failed(error: str, **more: str) -> None:
+        tell({"failed": {"cell": at, "error": error, **more}, "notebook": kept.text if at else ""})
 
     try:
         done = papermill.execute_notebook(
-            output,
-            output,
+            Kept.SCHEME + output,
+            Kept.SCHEME + output,
             parameters=parameters,
             kernel_name="python3",
             language="python",
@@ -82,18 +126,54 @@ def run(notebook: str, output: str, parameters: dict[str, Any], timeout: float, 
         )
     except papermill.PapermillExecutionError as error:
         trace = papermill.exceptions.strip_color("\n".join(error.traceback))
-        tell(failed={"cell": at["cell"], "error": f"{error.ename}: {error.evalue}", "traceback": trace})
+        failed(f"{error.ename}: {error.evalue}", traceback=trace)
     except TimeoutError:
-        tell(failed={"cell": at["cell"], "error": f"the time limit of {timeout:.0f} s was reached"})
-    except Exception as error:  # the kernel died or never came up
-        tell(failed={"cell": at["cell"], "error": f"{type(error).__name__}: {error}"})
+        failed(f"the time limit of {timeout:.0f} s was reached", traceback="")
+    except Exception as error:  # the kernel died or never came up: without a traceback, its own last words are told
+        failed(f"{type(error).__name__}: {error}")
     else:
         facts = facts_in(done.cells.pop().outputs)
-        nbformat.write(done, output)
-        tell(facts=facts | {"seconds": round(time.monotonic() - started, 1)})
+        if facts is None:
+            failed("it ended the kernel, so that the cells after it never ran", traceback="")
+        else:
+            facts["seconds"] = round(time.monotonic() - started, 1)
+            tell({"facts": facts, "notebook": nbformat.writes(done)})
+
+
+def main(channel: int, **notebook: Any) -> None:
+    signal.signal(signal.SIGTERM, _end)  # so that papermill shuts the kernel down
+    parent = socket.socket(fileno=channel)
+    os.set_inheritable(channel, False)  # what the kernel starts may outlive this process, and must not hold it
+    threading.Thread(target=_end_with, args=[parent], daemon=True).start()
+    try:
+        run(lambda event: parent.sendall(json.dumps(event).encode() + b"\n"), **notebook)
+    finally:
+        _kill_children()
+
+
+def _end(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not cut the shutting down short
+    sys.exit(143)
+
+
+def _end_with(parent: socket.socket) -> None:
+    """Wait until `parent` has closed its end or is gone, however it went, then end this process too."""
+    with contextlib.suppress(OSError):
+        parent.recv(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(PATIENCE)
+    _kill_children()
+    os._exit(143)
+
+
+def _kill_children() -> None:
+    """End a kernel that is still there, as when this process was told to end while it was starting one."""
+    import psutil  # which comes with every kernel
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
 
 
 if __name__ == "__main__":
-    # So that a parent that gives up lets papermill shut the kernel down.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    run(**json.loads(sys.argv[1]))
+    main(**json.loads(sys.argv[1]))

@@ -6,13 +6,16 @@ from typing import TextIO
 
 
 class Progress:
-    """One line a chapter; on a terminal also one that shows what is running."""
+    """One line a chapter; on a terminal also one that shows what is running.
+
+    That it cannot be written (the terminal is closed, the disk of the log full) ends no chapter: `lost` tells of it.
+    """
 
     def __init__(self, out: TextIO):
         self.out = out
         self.live = out.isatty()
         self.running: dict[str, str] = {}
-        self.over = False
+        self.lost: OSError | None = None
         self.lock = threading.Lock()
 
     def say(self, line: str) -> None:
@@ -35,11 +38,17 @@ class Progress:
             self._draw()
 
     def _print(self, line: str) -> None:
-        clear = "\r\x1b[K" if self.live else ""
-        if not self.over:
-            print(f"{clear}{line}", file=self.out, flush=True)
+        self._write(("\r\x1b[K" if self.live else "") + line + "\n")
 
     def _draw(self) -> None:
-        if self.live and not self.over:
-            line = " · ".join(self.running.values())[: shutil.get_terminal_size().columns - 1]
-            print(f"\r\x1b[K{line}", end="", file=self.out, flush=True)
+        if self.live:
+            self._write("\r\x1b[K" + " · ".join(self.running.values())[: shutil.get_terminal_size().columns - 1])
+
+    def _write(self, text: str) -> None:
+        if self.lost:
+            return
+        try:
+            print(text, end="", file=self.out, flush=True)
+        except OSError as error:
+            error.filename = "what it prints"
+            self.lost = error

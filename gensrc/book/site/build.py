@@ -4,16 +4,21 @@ Nothing that npm brings is committed. `vendor` installs what book/package-lock.j
 pages load to book/assets/vendor; while the lock is unchanged it does nothing.
 """
 
+import contextlib
 import hashlib
 import importlib.util
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import TextIO
 
 from gensrc.book.repository import BookError, find_root
+from gensrc.book.run import lock
 
 # What pages load: pattern below book/node_modules -> folder below book/assets/vendor.
 SHIPPED = {
@@ -67,8 +72,23 @@ def copy_files(source: Path, pattern: str, folder: Path) -> None:
 
 
 def build(root: Path | None = None) -> Path:
-    """Build the site strictly (a warning is an error); return the folder of its pages."""
+    """Build the site strictly (a warning is an error), after whoever else is building it; the folder of its pages."""
     root = root or find_root()
+    with _alone(root):
+        return _build(root)
+
+
+def _alone(root: Path) -> TextIO:
+    """The lock of the one process that may write to _build/html and to what npm brings."""
+    path = root / "_build" / "site.lock"
+    try:
+        return lock.take(path)
+    except lock.TakenError as other:
+        print(f"The site is being built by another process ({other}): waiting for that.", flush=True)
+        return lock.take(path, wait=True)
+
+
+def _build(root: Path) -> Path:
     vendor(root)
     command = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
     options = ["build", str(root), "-W", "-n", "--keep-going"]
@@ -82,7 +102,15 @@ def build(root: Path | None = None) -> Path:
 
 
 def run(command: list[str], *, cwd: Path, what: str) -> None:
-    if code := subprocess.run(command, cwd=cwd, check=False).returncode:
+    # In a group of its own, so that a signal that ends this process can be passed on to all that was started.
+    with subprocess.Popen(command, cwd=cwd, start_new_session=True) as process:
+        try:
+            code = process.wait()
+        except BaseException:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if code:
         raise BookError(f"{what} failed with exit code {code}; its messages stand above.")
 
 

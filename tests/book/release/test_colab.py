@@ -219,3 +219,17 @@ def test_a_package_that_changed_is_told(
     monkeypatch.setattr(colab, "installed", lambda python: next(seen))
     with pytest.raises(BookError, match=message):
         colab.run_alone(chapter(tmp_path, "1"), tmp_path / "alone")
+
+
+def test_a_chapter_that_cannot_be_run_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_alone(notebook: Path, folder: Path) -> dict[str, str]:
+        if notebook.stem == "01-a":
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return {}
+
+    paths = [tmp_path / "notebooks" / "1-part" / name for name in ("01-a.ipynb", "02-b.ipynb")]
+    monkeypatch.setattr(colab.publish, "publish", lambda *arguments: paths)
+    monkeypatch.setattr(colab, "run_alone", run_alone)
+    [(_, problem), last] = colab.run_all(tmp_path, "someone/a-book", tmp_path)
+    assert str(problem) == "it could not be run: RuntimeError: Kernel died before replying to kernel_info"
+    assert last == ("1-part/02-b", {})

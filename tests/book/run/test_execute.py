@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,10 +21,12 @@ import nbformat
 import pytest
 from nbformat.v4 import new_output
 
+from gensrc import atomic
 from gensrc.book.repository import BookError
-from gensrc.book.run import execute, kernel_process, progress
+from gensrc.book.run import execute, kernel_process, lock, progress, storage
 
 ROOT = Path(__file__).parents[3]
+INTERRUPTED = "gensrc-book: interrupted; what had not come to its end is as it was."
 A, B = "1-part/01-a", "2-part/01-b"
 WORK = "from gensrc import data\nfrom tqdm.auto import tqdm\nfor step in tqdm(range(3)): pass\nprint(data.load())"
 REPORT = "print('test ELBO ≈ -104.1 nats (±5 %)')\nprint('✓ it is so')\nprofile, seed"
@@ -39,17 +42,17 @@ def chapter(book: Any) -> Any:
 def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cells run in this process, and print; nothing else of a kernel is needed for what is stored."""
 
-    def work(run: execute.Run, output: Path, trace: Path) -> dict[str, Any]:
+    def work(run: execute.Run, folder: Path, trace: Path) -> dict[str, Any]:
         nb = nbformat.read(run.path, as_version=4)
         names: dict[str, Any] = {}
         for count, cell in enumerate((cell for cell in nb.cells if cell.cell_type == "code"), 1):
             with contextlib.redirect_stdout(io.StringIO()) as said:
                 exec(cell.source, names)
             if "parameters" in cell.metadata.get("tags", []):
-                names |= run._spec(output)["parameters"]
+                names |= run._spec(folder)["parameters"]
             cell.execution_count = count
             cell.outputs = [new_output("stream", name="stdout", text=said.getvalue())] if said.getvalue() else []
-        nbformat.write(nb, output)
+        run.made[".ipynb"] = nbformat.writes(nb)
         facts = {"python": "3.11.0", "torch": "", "gpu": "", "gpu_peak_mb": 0}
         return facts | {"prefix": sys.prefix, "seconds": 1.0, "peak_mb": 100}
 
@@ -187,9 +190,11 @@ def test_the_limit_is_for_the_chapter_not_for_each_cell(book: Any) -> None:
 
 def test_a_kernel_that_dies_is_told(book: Any) -> None:
     book.chapter(A, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    status, said = book.run("execute")
+    book.chapter(B, "raise SystemExit(0)", "print('never')")
+    status, said = book.run("execute", "--jobs", "2")
     assert status == 1
-    assert "code cell 3 failed: DeadKernelError" in said
+    assert f"✗ {A}: code cell 3 failed: DeadKernelError" in said
+    assert f"✗ {B}: code cell 3 failed: it ended the kernel, so that the cells after it never ran" in said
 
 
 def test_a_worker_that_dies_is_told(book: Any) -> None:
@@ -199,18 +204,214 @@ def test_a_worker_that_dies_is_told(book: Any) -> None:
     assert f"✗ {A}: the process that ran it was ended by signal 9." in said
 
 
-def test_output_without_a_line_end_hides_no_event(capsys: pytest.CaptureFixture[str]) -> None:
-    print("a library's words", end="")
-    kernel_process.tell(cell=3)
-    assert f'{kernel_process.MARK}{{"cell": 3}}' in capsys.readouterr().out.split("\n")
+NOISE = """
+import os, threading, time
+def noise():
+    while True:
+        print('{"peak_mb": 3}\\n{', flush=True)
+        os.write(1, b'\\n\\x1egensrc {"facts": {}}\\n{"facts": {}}\\n\\xff\\x00 no end')
+        os.write(2, b'a warning\\x1egensrc {"cell"')
+        time.sleep(0.001)
+threading.Thread(target=noise, daemon=True).start()
+"""
+NO_FOLDER = "import os, pathlib, shutil; shutil.rmtree(pathlib.Path(os.environ['GENSRC_TRACE']).parent)"
 
 
-def test_a_warning_beside_the_facts_does_no_harm() -> None:
-    outputs = [
-        {"output_type": "stream", "name": "stdout", "text": 'late words\n{"peak_mb": 3}\n'},
-        {"output_type": "stream", "name": "stderr", "text": "UserWarning: {something}"},
-    ]
-    assert kernel_process.facts_in(outputs) == {"peak_mb": 3}
+def test_noise_of_libraries_and_a_lost_folder_cut_nothing(book: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does what is asked of Python's warnings: it is for the process that is asked."""
+    for name, value in {"PYTHONUNBUFFERED": "1", "PYTHONDEVMODE": "1", "PYTHONWARNINGS": "error"}.items():
+        monkeypatch.setenv(name, value)
+    book.chapter(A, NO_FOLDER, NOISE, "time.sleep(0.3)", "7 * 6")
+    status, said = book.run("execute")
+    assert (status, f"✓ {A}" in said) == (0, True), said
+    nb = book.read(A)
+    assert 10 < nb.metadata.gensrc.peak_mb < 2000
+    assert {"text/plain": "42"} in [output.get("data") for output in nb.cells[-1].outputs]
+
+
+def test_facts_are_what_the_probe_displays_and_nothing_else() -> None:
+    printed = new_output("stream", text='{"peak_mb": 3}\n')
+    assert kernel_process.facts_in([printed, new_output("display_data", {"text/plain": "{}"})]) is None
+    shown = new_output("display_data", {kernel_process.FACTS: {"peak_mb": 4}})
+    assert kernel_process.facts_in([printed, shown, printed]) == {"peak_mb": 4}
+
+
+def test_a_notebook_that_cannot_be_saved_on_the_way_is_kept_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    kept = kernel_process.Kept("before")
+    kept.write("after", f"{kept.SCHEME}{tmp_path}/file/notebook.ipynb")
+    assert kept.read("") == "after"
+    kept.write("later", f"{kept.SCHEME}{tmp_path}/notebook.ipynb")
+    assert (tmp_path / "notebook.ipynb").read_text() == "later"
+
+
+def test_a_kernel_that_cannot_start_says_why(book: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "import sys; sys.exit('ImportError: the kernel lacks something')"
+    spec = {"argv": [sys.executable, "-c", words], "display_name": "broken", "language": "python"}
+    book.write("jupyter/kernels/python3/kernel.json", json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(book.root / "jupyter"))
+    book.chapter(A, "print(1)")
+    status, said = book.run("execute")
+    assert status == 1
+    assert f"✗ {A}: it could not be started: " in said
+    assert "    ImportError: the kernel lacks something\n" in said
+    assert "kept" not in said
+
+
+@pytest.mark.usefixtures("no_kernel")
+@pytest.mark.parametrize(
+    ("problem", "message"),
+    [
+        (ValueError("odd"), "gensrc-book itself failed, at test_execute.py:"),
+        (OSError(28, "No space left on device"), "could not be used (No space left on device): make room there."),
+        (BookError("It is so."), "It is so."),
+    ],
+)
+def test_an_error_ends_one_chapter_not_the_run(
+    book: Any, monkeypatch: pytest.MonkeyPatch, problem: Exception, message: str
+) -> None:
+    def fail(files: Any, *, before: Any = execute.Run._stamp) -> Any:
+        def stamp(run: execute.Run, *arguments: Any) -> Any:
+            if run.chapter == A:
+                raise problem
+            return before(run, *arguments)
+
+        return stamp
+
+    book.chapter(A, "print(1)")
+    book.chapter(B, "print(2)")
+    monkeypatch.setattr(execute.Run, "_stamp", fail(None))
+    status, said = book.run("execute", "--jobs", "1")
+    assert status == 1
+    assert f"✗ {A}: " in said
+    assert message in said
+    assert f"The run is kept in _build/failed/{A}.ipynb." in said
+    assert f"✓ {B}: " in said
+
+
+@pytest.fixture
+def full(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """Folders on a disk that is full by the time that something is stored there."""
+    folders: list[Path] = []
+    write = atomic._write
+
+    def refuse(path: Path, data: bytes) -> None:
+        if any(path.is_relative_to(folder) for folder in folders):
+            raise OSError(28, "No space left on device")
+        write(path, data)
+
+    monkeypatch.setattr(atomic, "_write", refuse)
+    return folders
+
+
+@pytest.mark.usefixtures("no_kernel")
+@pytest.mark.parametrize("also_full", [[], ["_build"], ["_build", "tmp"]])
+def test_what_cannot_be_stored_is_kept_elsewhere(
+    book: Any, full: list[Path], monkeypatch: pytest.MonkeyPatch, also_full: list[str]
+) -> None:
+    places = {"_build": book.root / "_build", "tmp": book.root / "tmp", "home": book.root / "home"}
+    for folder in ("tmp", "home"):
+        places[folder].mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(places["tmp"]))
+    monkeypatch.setenv("HOME", str(places["home"]))
+    book.chapter(A, "print('made in hours')")
+    before = book.path(A).read_bytes()
+    full += [book.root / "notebooks", book.root / "book", *(places[name] for name in also_full)]
+    kept_in = next(folder for name, folder in places.items() if name not in also_full)
+    for profile in ("quick", "full") if not also_full else ("quick",):
+        status, said = book.run("execute", "--profile", profile)
+        assert status == 1
+        assert f"{A}.{'json' if profile == 'full' else 'ipynb'} could not be used (No space left on device)" in said
+        [kept] = kept_in.rglob("failed*/**/*.ipynb") if not also_full else kept_in.rglob("*.ipynb")
+        place = f"notebooks/{A}.ipynb" if profile == "quick" else f"_build/full/{A}.ipynb"
+        assert f"The run is kept in {kept.relative_to(book.root)}: copy it to {place} instead of running it" in said
+        nb = nbformat.read(kept, as_version=4)
+        assert "made in hours" in printed(nb)
+        assert nb.metadata.gensrc.profile == profile
+        assert (
+            kept.with_suffix(".json").exists() == (profile == "full") == (f"to book/results/{A}.json instead" in said)
+        )
+    assert book.path(A).read_bytes() == before
+
+
+@pytest.mark.parametrize("profile", ["quick", "full"])
+def test_a_folder_that_cannot_be_written_is_named_before_anything_starts(
+    book: Any, monkeypatch: pytest.MonkeyPatch, profile: str
+) -> None:
+    book.chapter(A, "print(1)")
+    (book.root / "results").touch()
+    if profile == "full":
+        for shelf in ("checkpoints", "recordings"):
+            assert book.root / "gensrc" / shelf in execute.plan(book.root, profile="full").targets([A])
+    open_file = tempfile.TemporaryFile
+
+    def read_only(dir: Path) -> Any:
+        if dir == book.path(A).parent:
+            raise OSError(30, "Read-only file system", str(dir / "tmpabc"))
+        return open_file(dir=dir)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", read_only)
+    status, said = book.run("execute", "--profile", profile, "--results", "results/below")
+    assert status == 2
+    assert said.startswith("gensrc-book: ")
+    if profile == "full":
+        assert "results/below could not be used (Not a directory)" in said
+    else:
+        assert f"{book.path(A).parent} could not be used (Read-only file system): have its disk mounted" in said
+    assert not (book.root / "_build").exists()
+
+
+def test_without_room_for_temporary_files_nothing_starts(book: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    book.chapter(A, "print(1)")
+    status, said = book.run("execute")
+    assert status == 2
+    assert "can be written: No usable temporary directory found in ['/tmp']; name one in TMPDIR." in said
+
+
+def test_a_full_disk_that_a_cell_meets_is_told_with_the_room_there_is(tmp_path: Path) -> None:
+    [told] = storage.full("OSError: [Errno 28] No space left on device", [tmp_path])
+    assert f" MB in {tmp_path} and " in told
+    assert storage.full("ValueError: odd", [tmp_path]) == []
+
+
+class Gone(io.StringIO):
+    """A terminal that was closed, or a log on a full disk."""
+
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_what_cannot_be_said_ends_no_chapter(book: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    book.chapter(A, "print(1)")
+    book.chapter(B, "print(2)")
+    monkeypatch.setattr(sys, "stdout", Gone())
+    status, said = book.run("execute")
+    assert status == 2
+    assert "what it prints could not be used (No space left on device): make room there" in said
+    assert book.run("status")[0] == 2  # which prints too
+    monkeypatch.undo()
+    monkeypatch.chdir(book.root)
+    assert book.run("status")[0] == 0, "both were executed and stored"
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_a_chapter_that_another_process_executes_is_left_to_it(book: Any) -> None:
+    book.chapter(A, "print(1)")
+    book.chapter(B, "print(2)")
+    before = book.path(A).read_bytes()
+    with lock.take(book.root / f"_build/executing/quick-{A.replace('/', '-')}.lock"):
+        status, said = book.run("execute")
+        assert status == 0
+        assert f"– {A}: it is being executed by another process ({os.getpid()}), and is left to that.\n" in said
+        assert f"✓ {B}: " in said
+        assert book.path(A).read_bytes() == before
+        assert book.run("execute", "--profile", "full", A)[0] == 0, "what stores elsewhere is no double work"
+    assert f"✓ {A}: " in book.run("execute")[1]
 
 
 @pytest.mark.usefixtures("no_kernel")
@@ -224,11 +425,24 @@ def test_a_number_that_is_not_finite_is_not_stored(book: Any) -> None:
 
 
 @pytest.mark.usefixtures("no_kernel")
+def test_a_notebook_that_is_edited_before_its_turn_is_not_run(book: Any) -> None:
+    book.chapter(A, f"open({str(book.path(B))!r}, 'a').write(' ')")
+    book.chapter(B, "print('never')")
+    status, said = book.run("execute", "--jobs", "1")
+    assert status == 1
+    assert f"✗ {B}: its notebook was changed before its turn, so it stays as it is: execute it again.\n" in said
+    assert f"✓ {A}: " in said
+    assert not (book.root / "_build/failed").exists()
+
+
+@pytest.mark.usefixtures("no_kernel")
 def test_a_notebook_that_someone_edits_meanwhile_is_not_overwritten(book: Any) -> None:
     book.chapter(A, f"open({str(book.path(A))!r}, 'a').write(' ')")
     status, said = book.run("execute")
     assert status == 1
     assert "its notebook was changed while it ran, so it stays as it is" in said
+    assert f"The run is kept in _build/failed/{A}.ipynb." in said
+    assert nbformat.read(book.root / f"_build/failed/{A}.ipynb", as_version=4).metadata.gensrc.chapter == A
     assert book.path(A).read_text(encoding="utf8").endswith(" ")
 
 
@@ -269,12 +483,44 @@ def test_jobs_share_the_cores(book: Any, monkeypatch: pytest.MonkeyPatch, jobs: 
     assert execute.plan(book.root, jobs=jobs).threads == 3
 
 
+@pytest.mark.parametrize(("asked", "threads"), [("2", 2), (" 2 ", 2), ("4,2", 4), ("3, 1", 3), ("", 1), (" ", 1)])
+def test_the_environment_decides_on_threads(
+    book: Any, monkeypatch: pytest.MonkeyPatch, asked: str, threads: int
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert execute.plan(book.root).threads == threads
+
+
+@pytest.mark.parametrize("asked", ["abc", "0", "-1", ",2", "1.5", "²", "9" * 5000])
+def test_a_number_of_threads_that_cannot_be_is_named(book: Any, monkeypatch: pytest.MonkeyPatch, asked: str) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    status, said = book.run("execute")
+    assert status == 2
+    assert said.startswith(f"gensrc-book: OMP_NUM_THREADS is '{asked}': set it to a whole number from 1 to 9999, or")
+
+
+@pytest.mark.usefixtures("no_kernel")
+@pytest.mark.parametrize("encoding", ["ascii", "gbk", "latin1"])
+def test_a_terminal_without_the_tick_ends_nothing(book: Any, monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    book.chapter(A, "print('✓ it is so')")
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    status, _ = book.run("execute")
+    terminal.seek(0)
+    assert status == 0
+    assert f"? {A}: 1 s, 100 MB, outputs stored\n" in terminal.read()
+    assert "✓ it is so" in printed(book.read(A))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"profile": "fast"}, "there is no profile 'fast'; the profiles are: quick, full."),
         ({"jobs": 0}, "--jobs and --timeout must be greater than zero."),
         ({"timeout": -1.0}, "--jobs and --timeout must be greater than zero."),
+        ({"timeout": float("nan")}, "--jobs and --timeout must be greater than zero."),
+        ({"timeout": float("inf")}, "--timeout must be at most 100,000,000 seconds."),
+        ({"seed": -1}, "--seed must be a whole number from 0 to 2\\*\\*32 - 1."),
     ],
 )
 def test_a_plan_that_cannot_be_is_refused(book: Any, options: dict[str, Any], message: str) -> None:
@@ -292,27 +538,55 @@ def test_nothing_starts_if_one_chapter_cannot_be_run(chapter: Any, code_cell: An
     assert said == f'gensrc-book: {B} needs one cell tagged parameters with profile = "quick" and seed = 0, no more.\n'
 
 
-def test_ctrl_c_stops_everything_and_leaves_the_notebook(book: Any) -> None:
-    book.chapter(A, "import os, time\nopen('pid', 'w').write(str(os.getpid()))\ntime.sleep(100)")
+@pytest.mark.parametrize(
+    ("signals", "status"),
+    [
+        pytest.param([signal.SIGINT, signal.SIGINT], 130, id="Ctrl-C twice"),
+        pytest.param([signal.SIGTERM], 143, id="SIGTERM"),
+        pytest.param([signal.SIGKILL], -9, id="SIGKILL"),
+    ],
+)
+def test_whatever_ends_it_leaves_no_process_and_the_notebook(book: Any, signals: list[int], status: int) -> None:
+    told = "open('pids', 'w').write(f'{os.getpid()} {os.getppid()} .')"
+    book.chapter(A, f"import os, time\nprint('so far')\n{told}\ntime.sleep(100)")
     before = book.path(A).read_bytes()
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "gensrc.book.cli", "execute"],
+    process = _started(book, "execute")
+    file = book.path(A).parent / "pids"
+    assert _comes_true(lambda: file.exists() and file.read_text().endswith("."))
+    kernel, worker, _ = file.read_text().split()
+    for number in signals:
+        process.send_signal(number)
+        time.sleep(0.05)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == status
+    assert said.splitlines()[1:] == (["", INTERRUPTED] if status > 0 else [])
+    assert _comes_true(lambda: not _alive(int(kernel)) and not _alive(int(worker)))
+    assert book.path(A).read_bytes() == before
+    with lock.take(book.root / f"_build/executing/quick-{A.replace('/', '-')}.lock"):
+        assert status < 0 or "time.sleep(100)" in (book.root / f"_build/failed/{A}.ipynb").read_text(encoding="utf8")
+
+
+def test_the_server_of_the_site_ends_by_a_signal_too(book: Any) -> None:
+    book.write("_build/html/index.html", "<p>")
+    process = _started(book, "serve", "--port", "0")
+    assert process.stdout.readline().startswith("http://")
+    process.send_signal(signal.SIGHUP)
+    said, _ = process.communicate(timeout=30)
+    assert (process.returncode, said) == (129, f"\n{INTERRUPTED}\n")
+
+
+def _started(book: Any, *arguments: str) -> Any:
+    """The console script in a process of its own, in which every warning is an error."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-u", "-X", "dev", "-W", "error", "-m", "gensrc.book.cli", *arguments],
         cwd=book.root,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         # Whoever runs the tests in the background has Ctrl-C ignored, and a child would inherit that.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)],
     )
-    pid = book.path(A).parent / "pid"
-    assert _comes_true(lambda: pid.exists() and pid.read_text())
-    process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert said.splitlines()[1:] == ["", "gensrc-book: interrupted; the stored notebooks are as they were."]
-    assert book.path(A).read_bytes() == before
-    assert _comes_true(lambda: not _alive(int(pid.read_text())))
 
 
 def _comes_true(condition: Callable[[], object], seconds: float = 20) -> bool:
@@ -329,7 +603,8 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    return True
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"  # a container may bury nobody
 
 
 def test_a_terminal_shows_the_running_cell(book: Any) -> None:
@@ -347,14 +622,17 @@ def test_a_terminal_shows_the_running_cell(book: Any) -> None:
     assert shown.rstrip("\r\x1b[K").endswith("✓ done\r\n")
 
 
-def test_the_kernel_tells_of_its_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_kernel_tells_of_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = SimpleNamespace(
         is_initialized=lambda: True,
         get_device_name=lambda: "A fast GPU",
         max_memory_allocated=lambda: 3 * 2**30,
     )
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="2.13.0+cu130", cuda=cuda))
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(new_output("display_data", data)))
     exec(kernel_process.PROBE, {})
-    facts = json.loads(capsys.readouterr().out)
+    facts = kernel_process.facts_in([new_output("stream", text='{"peak_mb": 3}'), *shown])
+    assert facts
     assert (facts["gpu"], facts["gpu_peak_mb"], facts["torch"]) == ("A fast GPU", 3072, "2.13.0+cu130")
     assert execute._hardware(facts, 2).startswith("A fast GPU, ")
