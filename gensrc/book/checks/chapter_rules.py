@@ -12,7 +12,7 @@ from typing import Any
 
 from gensrc import alt_text
 from gensrc.book import clean, repository
-from gensrc.book.checks import staleness
+from gensrc.book.checks import staleness, stamp
 from gensrc.book.headings import of_cells
 from gensrc.book.release import colab_cell
 
@@ -89,6 +89,11 @@ def executed_in_order(nb: Notebook) -> Problems:
     counts = [cell.get("execution_count") for _, cell in _numbered(nb)]
     if counts != list(range(1, len(counts) + 1)):
         yield f"its code cells must have been executed once, from top to bottom; their counts are {counts}"
+
+
+def as_the_run_left_it(nb: Notebook) -> Problems:
+    for problem in stamp.problems(nb):
+        yield f"{problem}: execute it again, since only `gensrc-book execute` may change what it shows"
 
 
 def quiet_outputs(nb: Notebook) -> Problems:
@@ -192,6 +197,7 @@ RULES: tuple[Callable[[Notebook], Problems], ...] = (
     kernel,
     short_cells,
     executed_in_order,
+    as_the_run_left_it,
     quiet_outputs,
     described_figures,
     seven_parts,

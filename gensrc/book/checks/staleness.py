@@ -13,6 +13,8 @@ the list. What counts as a change of code differs, since the two promise differe
   and a function that moves to another module unchanged, leave every record current. Of an import it counts what it
   binds, and under which name. And `run.pick(quick=A, full=B)` is B, so that budgets of the quick profile may change.
 
+The outputs themselves have a hash of their own in the stamp (stamp.py), since they are what the run has made.
+
 Left out of both: the cell tagged `colab`, which only installs gensrc where it is missing, the version number of gensrc,
 and imports that are for type checkers only.
 """
@@ -27,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from gensrc.book import repository
-from gensrc.book.checks import code_reach, meaning
+from gensrc.book.checks import code_reach, meaning, stamp
 from gensrc.book.repository import BookError
 
 PACKAGE = "gensrc"
@@ -191,7 +193,7 @@ def _reasons(prints: Fingerprints, nb: dict[str, Any], stored: dict[str, Any], c
         for number, cell in enumerate(cells, 1)
         if cell.get("execution_count") is None
     ]
-    return differences(stored["parts"], now) + unrun
+    return differences(stored["parts"], now) + (unrun or stamp.problems(nb))
 
 
 def differences(before: Parts, now: Parts) -> list[str]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import gensrc
 from gensrc import atomic, provenance
 from gensrc.book import clean, repository
-from gensrc.book.checks import staleness
+from gensrc.book.checks import staleness, stamp
 from gensrc.book.repository import BookError
 from gensrc.book.run import cost_line, kernel_process, records
 from gensrc.book.run.progress import Progress
@@ -240,7 +240,7 @@ class Run:
             if not report.value.is_finite():
                 raise RunError(f"it reports {report.label} ≈ {report.printed}, which no later run can equal.")
         parts = self.parts(files)
-        nb.metadata["gensrc"] = self._stamp(parts, files, facts)
+        nb.metadata["gensrc"] = stamp.sealed(self._stamp(parts, files, facts), nb)
         if self.plan.committed:
             return self._replace(nb)
         copy = self.plan.folder / f"{self.chapter}.ipynb"
@@ -274,6 +274,7 @@ class Run:
         before = clean.clean(self.before)
         old = before.metadata.get("gensrc", {})
         same = old.get("hash") == nb.metadata["gensrc"]["hash"] and before.cells == nb.cells
+        same = same and not stamp.problems(before)
         if same:
             nb.metadata["gensrc"] = old
         record = repository.results_folder(self.plan.root) / f"{self.chapter}.json"

@@ -33,7 +33,7 @@ def reports(nb: dict[str, Any]) -> list[Report]:
 def record(nb: dict[str, Any], facts: Result, commit: str) -> str:
     """The JSON kept for a full run: what the executed, stamped notebook reported, and how that came about."""
     stamp = nb["metadata"]["gensrc"]
-    kept = {key: stamp[key] for key in stamp if key not in ("parts", "verified")}
+    kept = {key: stamp[key] for key in stamp if key not in ("parts", "verified", "outputs", "seal")}
     content = kept | {
         "reports": [_entry(report) for report in reports(nb)],
         "claims": sum(map(report_lines.is_claim, printed_lines(nb))),

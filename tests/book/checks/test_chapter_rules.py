@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import gensrc
 from gensrc.book import clean, repository
-from gensrc.book.checks import chapter_rules
+from gensrc.book.checks import chapter_rules, stamp
 from gensrc.book.release import colab_cell
 
 CHAPTER = "2-part/03-vae"
@@ -54,7 +54,9 @@ def check(book: Any, change: Callable[[NotebookNode], Any], number: bool = True)
         number_cells(nb)
     path = book.path(CHAPTER)
     path.parent.mkdir(exist_ok=True)
-    text = clean.dumps(clean.clean(nb)) if number else clean.dumps(nb)
+    nb = clean.clean(nb) if number else nb
+    nb.metadata["gensrc"] = stamp.sealed({}, nb)
+    text = clean.dumps(nb)
     path.write_text(text, encoding="utf8")
     return chapter_rules.check(book.root, CHAPTER)
 

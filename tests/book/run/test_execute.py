@@ -20,6 +20,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_output
 
+from gensrc.book.checks import stamp
 from gensrc.book.repository import BookError
 from gensrc.book.run import execute, kernel_process, progress
 
@@ -73,12 +74,12 @@ def test_a_quick_run_replaces_the_notebook_and_stamps_it(chapter: Any) -> None:
     assert lines == ["0123456789", "test ELBO ≈ -104.1 nats (±5 %)", "✓ it is so"]
     assert folder == str(chapter.path(A).parent), "the notebook's own folder"
     assert module == str(chapter.root / "gensrc/__init__.py"), "the repository's module"
-    stamp = nb.metadata.gensrc
-    assert (stamp.chapter, stamp.profile, stamp.seed, stamp.files) == (A, "quick", 0, ["gensrc/data/digits.txt"])
-    assert stamp.python == ".".join(map(str, sys.version_info[:3]))
-    assert 0 < stamp.seconds < 60
-    assert 10 < stamp.peak_mb < 2000
-    assert "1 thread of" in stamp.hardware
+    facts = nb.metadata.gensrc
+    assert (facts.chapter, facts.profile, facts.seed, facts.files) == (A, "quick", 0, ["gensrc/data/digits.txt"])
+    assert facts.python == ".".join(map(str, sys.version_info[:3]))
+    assert 0 < facts.seconds < 60
+    assert 10 < facts.peak_mb < 2000
+    assert "1 thread of" in facts.hardware
     assert chapter.run("status")[0] == 0
     assert chapter.run("execute") == (0, "Nothing to execute: no chapter is stale.\n")
 
@@ -88,6 +89,7 @@ def test_executing_twice_leaves_the_file_as_it_is(chapter: Any) -> None:
     nb = chapter.read(A)
     nb.metadata.gensrc.verified = "2020-01-01"  # another day, another machine
     nb.metadata.gensrc.seconds = 1e6
+    nb.metadata["gensrc"] = stamp.sealed(nb.metadata.gensrc, nb)
     chapter.save(A, nb)
     before = chapter.path(A).read_bytes()
     status, said = chapter.run("execute", A)
@@ -108,6 +110,24 @@ def test_another_output_brings_a_new_stamp(book: Any) -> None:
     chapter.run("execute", "--all")
     assert chapter.read(A).metadata.gensrc.verified > "2020-01-01"
     assert "edited" not in printed(chapter.read(A))
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_what_was_edited_in_a_chapter_is_executed_away(book: Any) -> None:
+    book.chapter(A, "print('as computed')")
+    book.run("execute")
+    for edit in (
+        lambda nb: nb.cells[-1].outputs[0].update(text="edited by hand\n"),
+        lambda nb: nb.metadata.gensrc.update(hardware="a faster machine"),
+        lambda nb: nb.metadata.gensrc.pop("outputs"),
+    ):
+        nb = book.read(A)
+        edit(nb)
+        book.save(A, nb)
+        assert book.run("status")[0] == 1
+        assert book.run("execute")[0] == 0
+        assert book.run("status")[0] == 0
+        assert "a faster machine" not in book.path(A).read_text()
 
 
 def test_a_full_run_leaves_the_notebook_and_records_its_figures(chapter: Any) -> None:
