@@ -41,6 +41,7 @@ def check(root: Path, chapter: str) -> list[str]:
     if not cells or repository.source(cells[0]) != colab_cell.expected(root):
         problems.append("the first code cell is not the one that `gensrc-book cell` prints: gensrc-book cell --write")
     prints = staleness.Fingerprints(root)
+    problems += prints.settings(nb)
     used = staleness.distributions(prints.reached(staleness.code_of(nb)))
     for name in sorted(used - {*prints.pins, "pip"}):
         problems.append(f"it uses {name}, which constraints.txt does not pin")
@@ -63,8 +64,6 @@ def first_cells(nb: Notebook) -> Problems:
     first = repository.code_cells(nb)[:1]
     if not first or not {"colab", "hide-input"} <= {*repository.tags(first[0])}:
         yield "the first code cell must be tagged colab and hide-input"
-    if repository.parameters(nb) != repository.COMMITTED:
-        yield 'one cell tagged parameters must hold profile = "quick" and seed = 0 and no other name'
 
 
 def kernel(nb: Notebook) -> Problems:

@@ -8,6 +8,8 @@ from typing import Any
 
 from nbformat import NotebookNode
 
+from gensrc.book.run import records
+
 OPEN, CLOSE = "<!-- measured -->", "<!-- /measured -->"
 
 
@@ -23,8 +25,8 @@ def fill(nb: NotebookNode, stamp: dict[str, Any], record: dict[str, Any] | None)
 
 def line(stamp: dict[str, Any], record: dict[str, Any] | None) -> str:
     """For example "41 s and 0.9 GB of memory in the quick profile (a CPU); 18 min and ... in the full one (a GPU)"."""
-    quick = f"{_cost(stamp)} in the quick profile ({stamp['hardware']})"
-    return quick if record is None else f"{quick}; {_cost(record)} in the full one ({record['hardware']})"
+    quick = f"{_cost(stamp)} in the quick profile ({records.machine(stamp)})"
+    return quick if record is None else f"{quick}; {_cost(record)} in the full one ({records.machine(record)})"
 
 
 def _cost(run: dict[str, Any]) -> str:

@@ -19,7 +19,7 @@ from gensrc import atomic, provenance
 from gensrc.book import clean, repository
 from gensrc.book.checks import staleness, stamp
 from gensrc.book.repository import BookError
-from gensrc.book.run import cost_line, kernel_process, records
+from gensrc.book.run import cost_line, environment, kernel_process, records
 from gensrc.book.run.progress import Progress
 
 if TYPE_CHECKING:
@@ -99,7 +99,11 @@ def execute(plan: Plan, chapters: list[str]) -> bool:
     """
     progress = Progress(sys.stdout)
     runs = [Run(plan, chapter, progress) for chapter in chapters]
-    for note in _other_versions(runs):
+    dropped = environment.steering(os.environ) if plan.committed else {}
+    for note in [
+        *_other_versions(runs),
+        *(f"{name} is left out: stored outputs are made without it." for name in dropped),
+    ]:
         progress.say(f"note: {note}")
     pool = concurrent.futures.ThreadPoolExecutor(plan.jobs)
     try:
@@ -129,14 +133,15 @@ class Run:
         self.code = staleness.code_of(self.before)
         self.cells = len(repository.code_cells(self.before))
         self.process: subprocess.Popen[str] | None = None
-        if repository.parameters(self.before) != repository.COMMITTED:
-            raise BookError(f'{chapter} needs one cell tagged parameters with profile = "quick" and seed = 0, no more.')
         # Reads the modules now: one that is edited during the run leaves the chapter stale, as it should.
         self.prints = staleness.Fingerprints(plan.root)
         try:
             self.parts(files=[])
+            problems = self.prints.settings(self.before)
         except BookError as error:
             raise BookError(f"{chapter}: {error}") from error
+        if problems:
+            raise BookError(f"{chapter}: {problems[0]}.")
 
     def parts(self, files: list[str]) -> staleness.Parts:
         return self.prints.parts(self.code, files, self.plan.profile, self.plan.seed)
@@ -201,7 +206,7 @@ class Run:
     def _environment(self, trace: Path) -> dict[str, str]:
         here = [str(Path(gensrc.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         threads = str(self.plan.threads)
-        return os.environ | {
+        return environment.for_run(os.environ, self.plan.committed) | {
             "GENSRC_TRACE": str(trace),
             "PYTHONPATH": os.pathsep.join(filter(None, here)),
             "OMP_NUM_THREADS": threads,
@@ -234,6 +239,7 @@ class Run:
                 f"Jupyter's kernel python3 runs another Python ({facts['prefix']}), whose versions are not "
                 "the pinned ones: remove that kernel (jupyter kernelspec remove python3) or repair it."
             )
+        self._check_settings(facts["settings"])
         clean.clean(nb)
         reports = records.reports(nb)
         for report in reports:
@@ -251,6 +257,12 @@ class Run:
             atomic.write(self.plan.results / f"{self.chapter}.json", record)
         return f"copy in {where}"
 
+    def _check_settings(self, seen: list[str]) -> None:
+        """A run that saw another profile or seed than the planned ones, however it came by them, is not stored."""
+        planned = f"profile {self.plan.profile!r} and seed {self.plan.seed!r}"
+        for other in (settings for settings in seen if settings != planned):
+            raise RunError(f"it was to run with {planned}, but a cell changed that to {other}: take that out.")
+
     def _stamp(self, parts: staleness.Parts, files: list[str], facts: dict[str, Any]) -> dict[str, Any]:
         return {
             "chapter": self.chapter,
@@ -262,6 +274,9 @@ class Run:
             "python": facts["python"],
             "torch": facts["torch"],
             "hardware": _hardware(facts, self.plan.threads),
+            "instructions": facts["instructions"],
+            "precision": facts["precision"],
+            "environment": {} if self.plan.committed else environment.steering(os.environ),
             "seconds": facts["seconds"],
             "peak_mb": facts["peak_mb"],
             "verified": datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -23,7 +23,15 @@ def _gensrc_probe():
     status = pathlib.Path("/proc/self/status")
     peak = re.search(r"VmHWM:\\s*(\\d+) kB", status.read_text()) if status.exists() else None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+    notebook = sys.modules.get("gensrc.notebook")
+    training = sys.modules.get("gensrc.training")
+    kind = getattr(notebook, "Run", ())
+    runs = [*getattr(notebook, "begun", []), *(each for each in globals().values() if isinstance(each, kind))]
+    settings = [[globals().get("profile"), globals().get("seed")], *([run.profile, run.seed] for run in runs)]
     return json.dumps({
+        "settings": sorted({f"profile {profile!r} and seed {seed!r}" for profile, seed in settings}),
+        "instructions": torch.backends.cpu.get_cpu_capability() if torch else "",
+        "precision": str(training.precision(training.device())) if hasattr(training, "precision") else "",
         "prefix": sys.prefix,
         "python": platform.python_version(),
         "torch": torch.__version__ if torch else "",

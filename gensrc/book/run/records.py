@@ -45,6 +45,13 @@ def record(nb: dict[str, Any], facts: Result, commit: str) -> str:
     return dumps(content)
 
 
+def machine(run: Result) -> str:
+    """What a run was made on and how it computed there, from its stamp or record; an old record tells less."""
+    instructions = [f"{run['instructions']} instructions"] if run.get("instructions") else []
+    settings = [f"{name}={value}" for name, value in run.get("environment", {}).items()]
+    return ", ".join(filter(None, [run["hardware"], *instructions, run.get("precision"), *settings]))
+
+
 def dumps(result: Result) -> str:
     """A record as the text of its file."""
     return json.dumps(result, indent=1, ensure_ascii=False, sort_keys=True) + "\n"

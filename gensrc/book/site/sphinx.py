@@ -34,6 +34,7 @@ from sphinx.util.docutils import SphinxDirective
 
 from gensrc import report_lines
 from gensrc.book import headings
+from gensrc.book.run import records
 
 LOGGER = logging.getLogger(__name__)
 CHAPTER = re.compile(r"notebooks/(?P<name>(?P<part>\d)-[a-z0-9-]+/(?P<number>\d\d)-[a-z0-9-]+)$")
@@ -118,7 +119,7 @@ def verified(stamp: dict[str, Any]) -> str:
     day = date.fromisoformat(stamp["verified"])
     torch = stamp["torch"].partition("+")[0]  # 2.13.0+cpu is 2.13.0
     parts = [
-        f"Last verified {day.day} {day:%B %Y} with torch {torch} on {stamp['hardware']}",
+        f"Last verified {day.day} {day:%B %Y} with torch {torch} on {records.machine(stamp)}",
         f"{stamp['profile']} profile",
         f"{stamp['seconds']:.0f} s",
     ]

@@ -95,7 +95,7 @@ def test_what_is_allowed(book: Any) -> None:
         (put(1, "import torch"), "is not the one that `gensrc-book cell` prints"),
         (lambda nb: nb.cells[1].metadata.update(tags=["colab"]), "must be tagged colab and hide-input"),
         (put(2, 'profile = "full"\nseed = 0'), 'must hold profile = "quick" and seed = 0'),
-        (put(2, 'profile = "quick"\nseed = 0\nsteps = 5'), "and no other name"),
+        (put(2, 'profile = "quick"\nseed = 0\nsteps = 5'), "and nothing else"),
         (lambda nb: nb.cells[2].metadata.clear(), "one cell tagged parameters"),
         (long_cell(26), "code cell 3 has 26 lines of code, at most 25 are allowed"),
         (output(shown({"image/png": "AAAA"})), "code cell 3 shows a picture without description"),

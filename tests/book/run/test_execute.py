@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +21,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_output
 
-from gensrc.book.checks import stamp
+from gensrc import notebook, training
+from gensrc.book.checks import settings, stamp
 from gensrc.book.repository import BookError
 from gensrc.book.run import execute, kernel_process, progress
 
@@ -51,7 +53,9 @@ def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
             cell.execution_count = count
             cell.outputs = [new_output("stream", name="stdout", text=said.getvalue())] if said.getvalue() else []
         nbformat.write(nb, output)
-        facts = {"python": "3.11.0", "torch": "", "gpu": "", "gpu_peak_mb": 0}
+        seen = f"profile {names['profile']!r} and seed {names['seed']!r}"
+        facts = {"python": "3.11.0", "torch": "", "gpu": "", "gpu_peak_mb": 0, "settings": [seen]}
+        facts |= {"instructions": "", "precision": ""}
         return facts | {"prefix": sys.prefix, "seconds": 1.0, "peak_mb": 100}
 
     monkeypatch.setattr(execute.Run, "_work", work)
@@ -267,7 +271,7 @@ def test_two_jobs_run_side_by_side_in_processes_of_their_own(book: Any) -> None:
     wait = "import pathlib, time\nmine, other = pathlib.Path({!r}), pathlib.Path({!r})\nmine.touch()\n"
     wait += "while not other.exists(): time.sleep(0.05)"
     here, there = str(book.root / "here"), str(book.root / "there")
-    book.chapter(A, wait.format(here, there), "import os\nprint(os.environ['OMP_NUM_THREADS'])")
+    book.chapter(A, wait.format(here, there), "print(1)")
     book.chapter(B, wait.format(there, here))
     status, said = book.run("execute", "--jobs", "2", "--timeout", "60")
     assert status == 0, said
@@ -307,9 +311,74 @@ def test_nothing_starts_if_one_chapter_cannot_be_run(chapter: Any, code_cell: An
     nb.cells[2].source = 'profile = "full"\nseed = 0'
     chapter.path(B).parent.mkdir()
     chapter.save(B, nb)
-    status, said = chapter.run("execute")
+    status, said = chapter.run("execute", "--all")
     assert status == 2
-    assert said == f'gensrc-book: {B} needs one cell tagged parameters with profile = "quick" and seed = 0, no more.\n'
+    assert said == f"gensrc-book: {B}: {settings.PARAMETERS}.\n"
+
+
+@pytest.mark.usefixtures("no_kernel")
+@pytest.mark.parametrize("cell", ["exec('profile = \"full\"')", "globals().update(seed=7)", "vars()['seed'] = 0.0"])
+def test_a_run_that_saw_other_settings_is_not_stored(book: Any, cell: str) -> None:
+    book.chapter(A, cell, "print(seed, profile)")
+    before = book.path(A).read_bytes()
+    status, said = book.run("execute")
+    assert status == 1
+    assert f"✗ {A}: it was to run with profile 'quick' and seed 0, but a cell changed that to profile " in said
+    assert book.path(A).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("cell", "seen"),
+    [
+        ("", ["profile 'quick' and seed 0"]),
+        ("begin(profile='full', seed=0)", ["profile 'full' and seed 0"]),
+        ("begin(profile='quick', seed=7); begin(profile=profile, seed=seed)", ["profile 'quick' and seed 7"]),
+        ("run = begin(profile=profile, seed=seed); object.__setattr__(run, 'seed', 7)", ["profile 'quick' and seed 7"]),
+        ("import gensrc.notebook\nmine = gensrc.notebook.Run('x', 'full', 0, 'cpu')", ["profile 'full' and seed 0"]),
+        ("profile = 'full'", ["profile 'full' and seed 0"]),
+    ],
+)
+def test_the_kernel_tells_what_settings_its_cells_saw(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cell: str, seen: list[str]
+) -> None:
+    monkeypatch.setattr(notebook, "begun", [])
+    names = {"profile": "quick", "seed": 0, "begin": partial(notebook.start, "x")}
+    exec(cell, names)
+    exec(kernel_process.PROBE, names)
+    facts = json.loads(capsys.readouterr().out)
+    assert {*seen} <= {*facts["settings"]} <= {*seen, "profile 'quick' and seed 0"}
+    assert facts["precision"] == str(training.precision(training.device()))
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_a_committed_run_is_made_with_the_default_environment_and_says_so(
+    book: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (steering := ["ATEN_CPU_CAPABILITY", "GENSRC_PRECISION", "MKL_ENABLE_INSTRUCTIONS"]):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("GENSRC_DATA", "here")
+    book.chapter(A, "print(1)")
+    run = execute.Run(execute.plan(book.root), A, progress.Progress(sys.stdout))
+    seen = run._environment(Path("trace"))
+    assert not {*steering} & {*seen}
+    assert {"GENSRC_DATA", "OMP_NUM_THREADS", "PATH"} <= {*seen}
+    notes = [line for line in book.run("execute")[1].splitlines() if line.startswith("note")]
+    assert notes == [f"note: {name} is left out: stored outputs are made without it." for name in steering]
+    assert book.read(A).metadata.gensrc.environment == {}
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_a_full_run_keeps_its_environment_and_its_record_tells_it(book: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENSRC_PRECISION", "float32")
+    book.chapter(A, "print(1)")
+    plan = execute.plan(book.root, profile="full")
+    seen = execute.Run(plan, A, progress.Progress(sys.stdout))._environment(Path("trace"))
+    assert seen["GENSRC_PRECISION"] == "float32"
+    book.run("execute", "--profile", "full")
+    record = json.loads((book.root / f"book/results/{A}.json").read_text(encoding="utf8"))
+    assert record["environment"] == {"GENSRC_PRECISION": "float32"}
+    assert {"instructions", "precision"} <= {*record}
+    assert not {"outputs", "seal"} & {*record}, "of the notebook alone"
 
 
 def test_ctrl_c_stops_everything_and_leaves_the_notebook(book: Any) -> None:
@@ -368,13 +437,17 @@ def test_a_terminal_shows_the_running_cell(book: Any) -> None:
 
 
 def test_the_kernel_tells_of_its_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    cpu = SimpleNamespace(get_cpu_capability=lambda: "AVX2")
     cuda = SimpleNamespace(
         is_initialized=lambda: True,
         get_device_name=lambda: "A fast GPU",
         max_memory_allocated=lambda: 3 * 2**30,
     )
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="2.13.0+cu130", cuda=cuda))
+    monkeypatch.setitem(
+        sys.modules, "torch", SimpleNamespace(__version__="2.13.0+cu130", cuda=cuda, backends=SimpleNamespace(cpu=cpu))
+    )
     exec(kernel_process.PROBE, {})
     facts = json.loads(capsys.readouterr().out)
     assert (facts["gpu"], facts["gpu_peak_mb"], facts["torch"]) == ("A fast GPU", 3072, "2.13.0+cu130")
+    assert facts["instructions"] == "AVX2"
     assert execute._hardware(facts, 2).startswith("A fast GPU, ")
