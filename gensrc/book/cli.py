@@ -9,13 +9,9 @@ import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gensrc.book import repository
 from gensrc.book.repository import BookError
-
-if TYPE_CHECKING:
-    from gensrc.book.checks.staleness import Status
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -148,21 +144,14 @@ def carry(options: argparse.Namespace) -> int:
 def status(options: argparse.Namespace) -> int:
     from gensrc.book.checks import staleness
 
-    rows = _rows(repository.find_root())
-    print(staleness.table(rows))
-    return 1 if any(row.reasons for row in rows) else 0
-
-
-def _rows(root: Path) -> "list[Status]":
-    """The status of every chapter."""
-    from gensrc.book.checks import staleness
-
     gc.disable()  # the syntax trees of the whole book stay alive to the end: looking for garbage among them takes long
     try:
-        prints = staleness.Fingerprints(root)
-        return [staleness.status(prints, chapter) for chapter in repository.chapters(root)]
+        prints = staleness.Fingerprints(repository.find_root())
+        rows = [staleness.status(prints, chapter) for chapter in repository.chapters(prints.root)]
     finally:
         gc.enable()
+    print(staleness.table(rows))
+    return 1 if any(row.reasons for row in rows) else 0
 
 
 def clean(options: argparse.Namespace) -> int:
@@ -219,10 +208,11 @@ def address(options: argparse.Namespace) -> int:
 
 def publish(options: argparse.Namespace) -> int:
     import gensrc
+    from gensrc.book.checks import staleness
     from gensrc.book.release import colab_cell, publish
 
     root = repository.find_root()
-    for row in _rows(root):
+    for row in staleness.of_book(root):
         if row.reasons:
             raise BookError(f"{row.chapter} is stale ({row.reasons[0]}), so nothing is published: execute it first.")
     tag = options.tag or colab_cell.tag(gensrc.__version__)

@@ -179,6 +179,12 @@ class Status:
     full: str  # whether book/results holds a full run of this very content: current, older code or none
 
 
+def of_book(root: Path) -> list[Status]:
+    """The status of every chapter, in the order of the book."""
+    prints = Fingerprints(root)
+    return [status(prints, chapter) for chapter in repository.chapters(root)]
+
+
 def status(prints: Fingerprints, chapter: str) -> Status:
     """Compare a chapter's stamp with what lies in the repository now."""
     nb = repository.read_raw(repository.notebook_path(prints.root, chapter))

@@ -87,8 +87,7 @@ def plan(
 
 def needed(plan: Plan) -> list[str]:
     """The chapters whose stored outputs (in the full profile: whose recorded runs) are out of date."""
-    prints = staleness.Fingerprints(plan.root)
-    rows = [staleness.status(prints, chapter) for chapter in repository.chapters(plan.root)]
+    rows = staleness.of_book(plan.root)
     return [row.chapter for row in rows if (row.full != "current" if plan.profile == "full" else row.reasons)]
 
 
@@ -99,11 +98,7 @@ def execute(plan: Plan, chapters: list[str]) -> bool:
     """
     progress = Progress(sys.stdout)
     runs = [Run(plan, chapter, progress) for chapter in chapters]
-    dropped = environment.steering(os.environ) if plan.committed else {}
-    for note in [
-        *_other_versions(runs),
-        *(f"{name} is left out: stored outputs are made without it." for name in dropped),
-    ]:
+    for note in [*_other_versions(runs), *_left_out(plan)]:
         progress.say(f"note: {note}")
     pool = concurrent.futures.ThreadPoolExecutor(plan.jobs)
     try:
@@ -350,3 +345,9 @@ def _other_versions(runs: list[Run]) -> list[str]:
         if ";" not in version and installed.partition("+")[0] != version.partition("+")[0]:
             notes.append(f"{name} {installed} is installed, constraints.txt pins {version}.")
     return notes
+
+
+def _left_out(plan: Plan) -> list[str]:
+    """Say which variables of the environment a committed run does not get."""
+    names = environment.steering(os.environ) if plan.committed else {}
+    return [f"{name} is left out: stored outputs are made without it." for name in names]

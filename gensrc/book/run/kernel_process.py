@@ -14,8 +14,24 @@ from typing import Any
 
 MARK = "\x1egensrc "
 PROBE_ID = "gensrc-probe"
+# How the kernel computed, and each profile and seed that its cells have seen, of which there should be one.
+SETTINGS = """
+def _gensrc_settings():
+    import sys
+    torch, notebook, training = (sys.modules.get(name) for name in ("torch", "gensrc.notebook", "gensrc.training"))
+    kind = getattr(notebook, "Run", ())
+    runs = [*getattr(notebook, "begun", []), *(each for each in [*globals().values()] if isinstance(each, kind))]
+    seen = [(globals().get("profile"), globals().get("seed")), *((run.profile, run.seed) for run in runs)]
+    return {
+        "settings": sorted({f"profile {profile!r} and seed {seed!r}" for profile, seed in seen}),
+        "instructions": torch.backends.cpu.get_cpu_capability() if torch else "",
+        "precision": str(training.precision(training.device())) if hasattr(training, "precision") else "",
+    }
+"""
 # Runs in the kernel after the last cell, in a namespace of its own. The kernel alone knows what it used.
-PROBE = """
+PROBE = (
+    SETTINGS
+    + """
 def _gensrc_probe():
     import json, pathlib, platform, re, resource, sys
     torch = sys.modules.get("torch")
@@ -23,24 +39,18 @@ def _gensrc_probe():
     status = pathlib.Path("/proc/self/status")
     peak = re.search(r"VmHWM:\\s*(\\d+) kB", status.read_text()) if status.exists() else None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-    notebook = sys.modules.get("gensrc.notebook")
-    training = sys.modules.get("gensrc.training")
-    kind = getattr(notebook, "Run", ())
-    runs = [*getattr(notebook, "begun", []), *(each for each in globals().values() if isinstance(each, kind))]
-    settings = [[globals().get("profile"), globals().get("seed")], *([run.profile, run.seed] for run in runs)]
     return json.dumps({
-        "settings": sorted({f"profile {profile!r} and seed {seed!r}" for profile, seed in settings}),
-        "instructions": torch.backends.cpu.get_cpu_capability() if torch else "",
-        "precision": str(training.precision(training.device())) if hasattr(training, "precision") else "",
         "prefix": sys.prefix,
         "python": platform.python_version(),
         "torch": torch.__version__ if torch else "",
+        **_gensrc_settings(),
         "peak_mb": round(int(peak[1]) / 1024 if peak else most),
         "gpu": torch.cuda.get_device_name() if on_gpu else "",
         "gpu_peak_mb": round(torch.cuda.max_memory_allocated() / 2**20) if on_gpu else 0,
     })
 print(_gensrc_probe())
 """
+)
 
 
 def tell(**event: Any) -> None:
