@@ -172,10 +172,12 @@ def check(options: argparse.Namespace) -> int:
     """Without a name: all chapters and whatever else people write by hand."""
     from gensrc.book.checks import chapter_rules
     from gensrc.book.pages import articles, datasets, errata
+    from gensrc.book.run import cost_line
 
     root = repository.find_root()
     chapters = repository.choose(root, options.chapter)
     problems = [f"{chapter}: {problem}" for chapter in chapters for problem in chapter_rules.check(root, chapter)]
+    problems += [f"{chapter}: {problem}" for chapter in chapters for problem in cost_line.problems(root, chapter)]
     problems += chapter_rules.clashes(root)
     if not options.chapter:
         for page in (articles, errata, datasets):

@@ -287,8 +287,7 @@ class Run:
         same = same and not stamp.problems(before)
         if same:
             nb.metadata["gensrc"] = old
-        record = repository.results_folder(self.plan.root) / f"{self.chapter}.json"
-        cost_line.fill(nb, nb.metadata["gensrc"], records.load(record) if record.exists() else None)
+        cost_line.fill(nb, nb.metadata["gensrc"], cost_line.recorded(self.plan.root, self.chapter))
         text = clean.dumps(nb)
         if text != self.text:
             atomic.write(self.path, text)
