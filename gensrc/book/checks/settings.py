@@ -19,7 +19,7 @@ START = {"profile": "profile", "seed": "seed"}  # what `notebook.start` has to b
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 # Looking at every node of a book's cells takes a second; only those with such a word in them can break a rule.
 SETS = re.compile(r"\b(profile|seed)\b")
-DOES = re.compile(r"\.\s*(profile|seed)\b.*=|env|notebook\s*\.\s*start|%%")
+DOES = re.compile(r"\.\s*(profile|seed)\b.*=|env|\bstart\s*\(|\bprofile\s*=|%%")
 
 
 def problems(cells: list[dict[str, Any]], trees: list[ast.Module]) -> list[str]:
@@ -69,10 +69,12 @@ def _inner(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
 
 def _of_call(call: ast.Call) -> Iterator[str]:
     called = ast.unparse(call.func)
-    if called.endswith("notebook.start"):
-        told = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-        if told != START or len(call.args) != 1:
-            yield "notebook.start must be told profile=profile and seed=seed, after the chapter's name"
+    told = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    starts = called.split(".")[-1] == "start" and (called.endswith("notebook.start") or START.keys() & told.keys())
+    if starts and (told != START or len(call.args) != 1):
+        yield "notebook.start must be told profile=profile and seed=seed, after the chapter's name"
+    elif told.get("profile", "profile") != "profile":
+        yield f"a cell sets profile={told['profile']}, which the cell tagged parameters alone may set"
     if called.endswith(".run_cell_magic"):
         yield "a cell begins with %%, behind which no check sees the code"
     if called.endswith(".run_line_magic") and ast.unparse(call.args[0]) in ("'env'", "'set_env'"):

@@ -39,8 +39,14 @@ def outputs(nb: dict[str, Any]) -> str:
     for cell in (cell for cell in nb["cells"] if cell["cell_type"] == "code"):
         stored = [_joined(output) for output in cell.get("outputs", [])]
         if stored or repository.source(cell).strip():
-            kept.append([cell.get("execution_count"), stored])
+            kept.append([cell.get("execution_count"), stored, _shown(cell)])
     return _digest(kept)
+
+
+def _shown(cell: dict[str, Any]) -> list[Any]:
+    """The caption and the description that the site shows of a figure: `clean` takes them from the output."""
+    mystnb = cell.get("metadata", {}).get("mystnb", {})
+    return [mystnb.get("figure"), mystnb.get("image")]
 
 
 def _joined(output: dict[str, Any]) -> dict[str, Any]:

@@ -4,11 +4,13 @@ What is committed is made with the defaults, on whatever machine: the names belo
 such a run. Any other run keeps them, for comparing settings, and its record tells them.
 """
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 
-# Precision, instruction sets and libraries' ways to compute; of Python, whether it runs assertions.
+# Precision, instruction sets and libraries' ways to compute; of Python, whether it runs assertions, and what first.
 FAMILIES = ("GENSRC_", "ATEN_", "ONEDNN_", "DNNL_", "MKL_", "OPENBLAS_", "OMP_", "KMP_", "TORCH", "PYTORCH_", "CUBLAS_")
-NAMES = ("NVIDIA_TF32_OVERRIDE", "PYTHONOPTIMIZE", "MATPLOTLIBRC", "MPLBACKEND")
+NAMES = ("NVIDIA_TF32_OVERRIDE", "PYTHONOPTIMIZE", "PYTHONSTARTUP", "MPLBACKEND")
 # Where files lie, and the threads, which the plan of a run decides.
 FREE = ("GENSRC_DATA", "GENSRC_TRACE", "TORCH_HOME", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -22,7 +24,11 @@ def steering(environment: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def for_run(environment: Mapping[str, str], committed: bool) -> dict[str, str]:
-    """What a run is to see of `environment`."""
+def for_run(environment: Mapping[str, str], committed: bool, folder: Path) -> dict[str, str]:
+    """What a run is to see of `environment`: nobody's own startup files and styles of figures either.
+
+    folder: an empty one, for what IPython keeps.
+    """
     dropped = steering(environment) if committed else {}
-    return {name: value for name, value in environment.items() if name not in dropped}
+    kept = {name: value for name, value in environment.items() if name not in dropped}
+    return kept | {"IPYTHONDIR": str(folder / "ipython"), "MATPLOTLIBRC": os.devnull}

@@ -201,7 +201,7 @@ class Run:
     def _environment(self, trace: Path) -> dict[str, str]:
         here = [str(Path(gensrc.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         threads = str(self.plan.threads)
-        return environment.for_run(os.environ, self.plan.committed) | {
+        return environment.for_run(os.environ, self.plan.committed, trace.parent) | {
             "GENSRC_TRACE": str(trace),
             "PYTHONPATH": os.pathsep.join(filter(None, here)),
             "OMP_NUM_THREADS": threads,

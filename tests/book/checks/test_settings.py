@@ -22,7 +22,7 @@ def problems(book: Any, *cells: Any) -> list[str]:
         "seeds = [seed + number for seed in range(3)]\nprint(run.seed, run.profile)",
         "def play(seed, profile=None):\n    seed += 1\n    return seed",
         "batches = Batches(x, seed=run.seed)\nenv = environment = 3\nlabel = 'os.environ'",
-        "thread.start()\nrace.start(seed=3)",
+        "thread.start()\nstart = race.start(7)",
         "%matplotlib inline\nprint(seed)",
     ],
 )
@@ -75,6 +75,9 @@ def test_only_the_parameters_cell_may_set_them(book: Any, cell: str, name: str) 
         ("run = notebook.start('x', profile='full', seed=seed)", "notebook.start must be told "),
         ("run = notebook.start('x', profile=profile, seed=7)", "notebook.start must be told "),
         ("run = gensrc.notebook.start('x')", "notebook.start must be told "),
+        ("from gensrc.notebook import start\nstart('x', profile='full', seed=seed)", "notebook.start must be told "),
+        ("run = notebook.Run('x', profile='full', seed=0, device=device)", "a cell sets profile='full', "),
+        ("run = dataclasses.replace(run, profile='full')", "a cell sets profile='full', "),
         ("run = notebook.start('x', **mine)", "notebook.start must be told "),
     ],
 )

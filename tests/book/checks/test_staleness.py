@@ -250,6 +250,7 @@ def test_a_chapter_never_executed_is_stale(book: Any) -> None:
         lambda nb: nb.cells[-1].outputs[1].data.update({"image/png": "BBBB"}),
         lambda nb: nb.cells[-1].outputs[1].data.update({"text/html": "<p>more</p>"}),
         lambda nb: nb.cells[-1].outputs[1].metadata["gensrc"]["figure"].update(caption="It rises."),
+        lambda nb: nb.cells[-1].metadata.update(mystnb={"figure": {"caption": "It rises."}}),
         lambda nb: nb.cells[-1].outputs.pop(),
         lambda nb: nb.cells[-1].outputs.reverse(),
         lambda nb: nb.cells[-1].update(execution_count=57),  # run again by hand

@@ -367,6 +367,23 @@ def test_a_committed_run_is_made_with_the_default_environment_and_says_so(
     assert book.read(A).metadata.gensrc.environment == {}
 
 
+def test_nobodys_own_startup_files_and_styles_come_into_a_run(
+    book: Any, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.mktemp("home")
+    startup = home / "profile_default/startup/00.py"
+    startup.parent.mkdir(parents=True)
+    for path in (startup, home / "first.py"):
+        path.write_text("print('mine')\nmine = 7\n")
+    (home / "matplotlibrc").write_text("font.size: 3\n")
+    monkeypatch.setenv("IPYTHONDIR", str(home))
+    monkeypatch.setenv("PYTHONSTARTUP", str(home / "first.py"))
+    monkeypatch.setenv("MATPLOTLIBRC", str(home))
+    book.chapter(A, "import matplotlib\nprint('mine' in globals(), matplotlib.rcParams['font.size'])")
+    assert book.run("execute")[0] == 0
+    assert printed(book.read(A)) == "False 10.0\n"
+
+
 @pytest.mark.usefixtures("no_kernel")
 def test_a_full_run_keeps_its_environment_and_its_record_tells_it(book: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENSRC_PRECISION", "float32")
