@@ -268,7 +268,7 @@ class Run:
             "seed": self.plan.seed,
             "python": facts["python"],
             "torch": facts["torch"],
-            "hardware": _hardware(facts, self.plan.threads),
+            "hardware": _hardware(facts, facts["threads"] or self.plan.threads),
             "instructions": facts["instructions"],
             "precision": facts["precision"],
             "environment": {} if self.plan.committed else environment.steering(os.environ),

@@ -24,6 +24,7 @@ def _gensrc_settings():
     seen = [(globals().get("profile"), globals().get("seed")), *((run.profile, run.seed) for run in runs)]
     return {
         "settings": sorted({f"profile {profile!r} and seed {seed!r}" for profile, seed in seen}),
+        "threads": torch.get_num_threads() if torch else 0,
         "instructions": torch.backends.cpu.get_cpu_capability() if torch else "",
         "precision": str(training.precision(training.device())) if hasattr(training, "precision") else "",
     }

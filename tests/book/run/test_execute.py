@@ -19,6 +19,7 @@ from typing import Any
 
 import nbformat
 import pytest
+import torch
 from nbformat.v4 import new_output
 
 from gensrc import notebook, training
@@ -55,7 +56,7 @@ def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
         nbformat.write(nb, output)
         seen = f"profile {names['profile']!r} and seed {names['seed']!r}"
         facts = {"python": "3.11.0", "torch": "", "gpu": "", "gpu_peak_mb": 0, "settings": [seen]}
-        facts |= {"instructions": "", "precision": ""}
+        facts |= {"instructions": "", "precision": "", "threads": 0}
         return facts | {"prefix": sys.prefix, "seconds": 1.0, "peak_mb": 100}
 
     monkeypatch.setattr(execute.Run, "_work", work)
@@ -384,6 +385,22 @@ def test_nobodys_own_startup_files_and_styles_come_into_a_run(
     assert printed(book.read(A)) == "False 10.0\n"
 
 
+def test_the_stamp_names_the_instruction_set_the_precision_and_the_threads_that_were_used(
+    chapter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    arithmetic = "def device(): return 'cpu'\ndef precision(device): return 'float32 on ' + device\n"
+    chapter.write("gensrc/training.py", arithmetic)
+    chapter.chapter(A, "import torch\nfrom gensrc import training\ntorch.set_num_threads(2)")
+    assert chapter.run("execute")[0] == 0
+    facts = chapter.read(A).metadata.gensrc
+    assert (facts.instructions, facts.precision) == (torch.backends.cpu.get_cpu_capability(), "float32 on cpu")
+    assert ", 2 threads of" in facts.hardware
+    assert chapter.run("execute", "--profile", "full")[0] == 0
+    record = json.loads((chapter.root / f"book/results/{A}.json").read_text(encoding="utf8"))
+    assert record["instructions"] == "DEFAULT"
+
+
 @pytest.mark.usefixtures("no_kernel")
 def test_a_full_run_keeps_its_environment_and_its_record_tells_it(book: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENSRC_PRECISION", "float32")
@@ -454,17 +471,16 @@ def test_a_terminal_shows_the_running_cell(book: Any) -> None:
 
 
 def test_the_kernel_tells_of_its_gpu(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    cpu = SimpleNamespace(get_cpu_capability=lambda: "AVX2")
     cuda = SimpleNamespace(
         is_initialized=lambda: True,
         get_device_name=lambda: "A fast GPU",
         max_memory_allocated=lambda: 3 * 2**30,
     )
-    monkeypatch.setitem(
-        sys.modules, "torch", SimpleNamespace(__version__="2.13.0+cu130", cuda=cuda, backends=SimpleNamespace(cpu=cpu))
-    )
+    fake = SimpleNamespace(__version__="2.13.0+cu130", cuda=cuda, get_num_threads=lambda: 3)
+    fake.backends = SimpleNamespace(cpu=SimpleNamespace(get_cpu_capability=lambda: "AVX2"))
+    monkeypatch.setitem(sys.modules, "torch", fake)
     exec(kernel_process.PROBE, {})
     facts = json.loads(capsys.readouterr().out)
     assert (facts["gpu"], facts["gpu_peak_mb"], facts["torch"]) == ("A fast GPU", 3072, "2.13.0+cu130")
-    assert facts["instructions"] == "AVX2"
+    assert (facts["instructions"], facts["threads"]) == ("AVX2", 3)
     assert execute._hardware(facts, 2).startswith("A fast GPU, ")
