@@ -19,7 +19,11 @@ START = {"profile": "profile", "seed": "seed"}  # what `notebook.start` has to b
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 # Looking at every node of a book's cells takes a second; only those with such a word in them can break a rule.
 SETS = re.compile(r"\b(profile|seed)\b")
-DOES = re.compile(r"\.\s*(profile|seed)\b.*=|env|\bstart\s*\(|\bprofile\s*=|%%")
+DOES = re.compile(
+    r"\.\s*(profile|seed)\s*(:.*)?[-+*/|&^%@<>]*=(?!=)"
+    r"|environb?\b|(get|put|unset|set_|%)\s*env|run_\w+_magic|%%"
+    r"|\bstart\s*\(|profile\s*="
+)
 
 
 def problems(cells: list[dict[str, Any]], trees: list[ast.Module]) -> list[str]:

@@ -71,6 +71,7 @@ def test_only_the_parameters_cell_may_set_them(book: Any, cell: str, name: str) 
         ("import os\nseven = int(os.getenv('SEVEN', 7))", "a cell uses the environment, "),
         ("%env GENSRC_PRECISION=float32", "a cell uses the environment, "),
         ("%set_env GENSRC_PRECISION float32", "a cell uses the environment, "),
+        ("get_ipython().run_line_magic('env', 'A=b')", "a cell uses the environment, "),
         ("%%capture\nprofile = 'full'", "a cell begins with %%, "),
         ("run = notebook.start('x', profile='full', seed=seed)", "notebook.start must be told "),
         ("run = notebook.start('x', profile=profile, seed=7)", "notebook.start must be told "),
