@@ -340,13 +340,13 @@ def test_a_run_that_saw_other_settings_is_not_stored(book: Any, cell: str) -> No
     ],
 )
 def test_the_kernel_tells_what_settings_its_cells_saw(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cell: str, seen: list[str]
+    monkeypatch: pytest.MonkeyPatch, cell: str, seen: list[str]
 ) -> None:
     monkeypatch.setattr(notebook, "begun", [])
-    names = {"profile": "quick", "seed": 0, "begin": partial(notebook.start, "x")}
+    names: dict[str, Any] = {"profile": "quick", "seed": 0, "begin": partial(notebook.start, "x")}
     exec(cell, names)
-    exec(kernel_process.PROBE, names)
-    facts = json.loads(capsys.readouterr().out)
+    exec(kernel_process.SETTINGS, names)
+    facts = names["_gensrc_settings"]()
     assert {*seen} <= {*facts["settings"]} <= {*seen, "profile 'quick' and seed 0"}
     assert facts["precision"] == str(training.precision(training.device()))
 
