@@ -25,7 +25,7 @@ from nbformat.v4 import new_output
 from gensrc import notebook, training
 from gensrc.book.checks import settings, stamp
 from gensrc.book.repository import BookError
-from gensrc.book.run import execute, kernel_process, progress
+from gensrc.book.run import environment, execute, kernel_process, progress
 
 ROOT = Path(__file__).parents[3]
 A, B = "1-part/01-a", "2-part/01-b"
@@ -357,12 +357,12 @@ def test_a_committed_run_is_made_with_the_default_environment_and_says_so(
 ) -> None:
     for name in (steering := ["ATEN_CPU_CAPABILITY", "GENSRC_PRECISION", "MKL_ENABLE_INSTRUCTIONS"]):
         monkeypatch.setenv(name, "x")
-    monkeypatch.setenv("GENSRC_DATA", "here")
-    book.chapter(A, "print(1)")
-    run = execute.Run(execute.plan(book.root), A, progress.Progress(sys.stdout))
-    seen = run._environment(Path("trace"))
+    for name in (free := ["GENSRC_DATA", "OMP_NUM_THREADS"]):
+        monkeypatch.setenv(name, "1")
+    seen = environment.for_run(os.environ, True, Path("folder"))
     assert not {*steering} & {*seen}
-    assert {"GENSRC_DATA", "OMP_NUM_THREADS", "PATH"} <= {*seen}
+    assert {"PATH", *free} <= {*seen}
+    book.chapter(A, "print(1)")
     notes = [line for line in book.run("execute")[1].splitlines() if line.startswith("note")]
     assert notes == [f"note: {name} is left out: stored outputs are made without it." for name in steering]
     assert book.read(A).metadata.gensrc.environment == {}
@@ -404,10 +404,8 @@ def test_the_stamp_names_the_instruction_set_the_precision_and_the_threads_that_
 @pytest.mark.usefixtures("no_kernel")
 def test_a_full_run_keeps_its_environment_and_its_record_tells_it(book: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENSRC_PRECISION", "float32")
+    assert environment.for_run(os.environ, False, Path("folder"))["GENSRC_PRECISION"] == "float32"
     book.chapter(A, "print(1)")
-    plan = execute.plan(book.root, profile="full")
-    seen = execute.Run(plan, A, progress.Progress(sys.stdout))._environment(Path("trace"))
-    assert seen["GENSRC_PRECISION"] == "float32"
     book.run("execute", "--profile", "full")
     record = json.loads((book.root / f"book/results/{A}.json").read_text(encoding="utf8"))
     assert record["environment"] == {"GENSRC_PRECISION": "float32"}
