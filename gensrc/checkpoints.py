@@ -60,8 +60,8 @@ def save_weights(name: str, model: nn.Module, *, config: dict[str, Any], about: 
 def load_weights(name: str, model: Model, *, config: dict[str, Any]) -> Model:
     """Load checkpoint `name` into `model` and return it, in evaluation mode.
 
-    Looks in the working folder's gensrc-output first, where a full run outside a clone leaves its own, then in the
-    package.
+    Outside a clone it looks in the working folder's gensrc-output first, where a full run leaves its own, then in the
+    package. In a clone the package alone counts, so that what a run has read is known by the repository's files.
 
     Raises CheckpointError if there is no such checkpoint (naming those that there are), if the file is damaged, or if
     it was made by another class of model or another configuration.
@@ -175,7 +175,7 @@ def _write(shelf: Path, name: str, tensors: dict[str, Tensor], card: dict[str, A
     data = save(tensors)
     if len(data) > LARGEST:
         raise CheckpointError(f"{shelf.name}: {name} would take {len(data) / 2**20:.1f} MB; 4 MB is the most we ship")
-    path = _writable_folder(shelf) / f"{name}.safetensors"
+    path = _folders(shelf)[0] / f"{name}.safetensors"
     _write_file(path, data)
     card = card | {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}
     _write_file(path.with_suffix(".json"), (json.dumps(card, indent=1) + "\n").encode())
@@ -199,22 +199,18 @@ def _read(shelf: Path, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, card
 
 
-def _writable_folder(shelf: Path) -> Path:
-    """The package's own folder in a clone of the repository; elsewhere a folder of the working folder's."""
+def _folders(shelf: Path) -> list[Path]:
+    """Where files are looked for, and written to the first: outside a clone in a folder of the working folder's."""
     in_clone = (shelf.parents[1] / "pyproject.toml").exists()
-    return shelf if in_clone else _working_folder(shelf)
-
-
-def _working_folder(shelf: Path) -> Path:
-    return Path("gensrc-output") / shelf.name
+    return [shelf] if in_clone else [Path("gensrc-output") / shelf.name, shelf]
 
 
 def _names(shelf: Path) -> list[str]:
-    return sorted({path.stem for folder in (_working_folder(shelf), shelf) for path in folder.glob("*.safetensors")})
+    return sorted({path.stem for folder in _folders(shelf) for path in folder.glob("*.safetensors")})
 
 
 def _find(shelf: Path, name: str) -> Path:
-    for folder in (_working_folder(shelf), shelf):
+    for folder in _folders(shelf):
         if (path := folder / f"{name}.safetensors").exists():
             return path
     there = ", ".join(_names(shelf)) or "none"

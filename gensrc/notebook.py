@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 PROFILES = ("quick", "full")
 MAX_SECONDS = 20  # of the sounds in one cell
-_begun = {"profile": "quick"}  # the profile that `start` was told, which decides between a report's two tolerances
 T = TypeVar("T")
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -62,6 +61,10 @@ class Run:
         return torch.Generator().manual_seed(self.seed + offset)
 
 
+begun: list[Run] = []
+"""What `start` has returned so far. The last one's profile decides between the two tolerances of a report."""
+
+
 def start(chapter: str, *, profile: str = "quick", seed: int = 0) -> Run:
     """Begin a chapter: check the profile, seed every generator, choose the device, set the figures' style.
 
@@ -75,8 +78,8 @@ def start(chapter: str, *, profile: str = "quick", seed: int = 0) -> Run:
 
     training.seed_everything(seed)
     plots.style()
-    _begun["profile"] = profile
-    return Run(chapter, profile, seed, training.device())
+    begun.append(Run(chapter, profile, seed, training.device()))
+    return begun[-1]
 
 
 def report(
@@ -104,7 +107,7 @@ def report(
     if retrained is not None and width is not None:
         if not retrained > width:
             raise ValueError(f"{label}: retrained={retrained} must be wider than {width}, as of shipped weights")
-        if _begun["profile"] == "full":
+        if begun and begun[-1].full:
             bound = {"abs": retrained} if rel is None else {"rel": retrained}
             line = report_lines.report_line(label, float(value), unit, **bound)
     _say(line)

@@ -228,6 +228,21 @@ def test_a_damaged_recording_is_refused(folder):
         checkpoints.load_recording("film")
 
 
+@pytest.mark.parametrize("in_clone", [True, False])
+def test_an_old_output_folder_counts_outside_a_clone_alone(folder, tmp_path, monkeypatch, in_clone):
+    """There, what a run has read would be no file of the repository, and its stamp could not tell."""
+    saved()
+    checkpoints.save_recording("film", {"curve": torch.ones(2)}, about="a test")
+    if in_clone:
+        (tmp_path / "pyproject.toml").touch()
+        with pytest.raises(checkpoints.CheckpointError, match="no checkpoint 'digits'; there are: none"):
+            checkpoints.load_weights("digits", vae.VAE(**CONFIG), config=CONFIG)
+        with pytest.raises(checkpoints.CheckpointError, match="no recording 'film'"):
+            checkpoints.load_recording("film")
+        checkpoints.save_recording("film", {"curve": torch.zeros(2)}, about="a test")
+    assert checkpoints.load_recording("film")["curve"].sum() == (0 if in_clone else 2)
+
+
 # --- What is shipped ------------------------------------------------------------------------------
 
 

@@ -236,10 +236,12 @@ def check(options: argparse.Namespace) -> int:
     """Without a name: all chapters and whatever else people write by hand."""
     from gensrc.book.checks import chapter_rules
     from gensrc.book.pages import articles, datasets, errata
+    from gensrc.book.run import cost_line
 
     root = repository.find_root()
     chapters = repository.choose(root, options.chapter)
     problems = [f"{chapter}: {problem}" for chapter in chapters for problem in chapter_rules.check(root, chapter)]
+    problems += [f"{chapter}: {problem}" for chapter in chapters for problem in cost_line.problems(root, chapter)]
     problems += chapter_rules.clashes(root)
     if not options.chapter:
         for page in (articles, errata, datasets):
@@ -272,9 +274,13 @@ def address(options: argparse.Namespace) -> int:
 
 def publish(options: argparse.Namespace) -> int:
     import gensrc
+    from gensrc.book.checks import staleness
     from gensrc.book.release import colab_cell, publish
 
     root = repository.find_root()
+    for row in staleness.of_book(root):
+        if row.reasons:
+            raise BookError(f"{row.chapter} is stale ({row.reasons[0]}), so nothing is published: execute it first.")
     tag = options.tag or colab_cell.tag(gensrc.__version__)
     written = publish.publish(root, options.repository, tag, options.out)
     print(f"{options.out}: {len(written)} notebooks of {options.repository}, {tag}.")

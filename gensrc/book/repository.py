@@ -126,22 +126,13 @@ def code_cells(nb: dict[str, Any]) -> list[dict[str, Any]]:
     return [cell for cell in nb["cells"] if cell["cell_type"] == "code" and source(cell).strip()]
 
 
-def parameters(nb: dict[str, Any]) -> dict[str, object] | None:
-    """The names and literal values that the cell tagged `parameters` sets; None unless there is just one."""
-    tagged = [cell for cell in code_cells(nb) if "parameters" in tags(cell)]
-    if len(tagged) != 1:
-        return None
+def sets_parameters(cell: dict[str, Any]) -> bool:
+    """Whether a cell sets what is committed, as literals, and does nothing else; comments are free."""
     try:
-        body = ast.parse(source(tagged[0])).body
-        return {
-            target.id: ast.literal_eval(line.value)
-            for line in body
-            if isinstance(line, ast.Assign)
-            for target in line.targets
-            if isinstance(target, ast.Name)
-        }
-    except (SyntaxError, ValueError):
-        return {}
+        body = ast.parse(source(cell)).body
+    except SyntaxError:
+        return False
+    return sorted(map(ast.unparse, body)) == sorted(f"{name} = {value!r}" for name, value in COMMITTED.items())
 
 
 def config(root: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from gensrc import alt_text
 from gensrc.book import clean, repository
-from gensrc.book.checks import staleness
+from gensrc.book.checks import staleness, stamp
 from gensrc.book.headings import of_cells
 from gensrc.book.release import colab_cell
 from gensrc.report_lines import ABOUT, PLUS_MINUS, Report
@@ -42,6 +42,7 @@ def check(root: Path, chapter: str) -> list[str]:
     if not cells or repository.source(cells[0]) != colab_cell.expected(root):
         problems.append("the first code cell is not the one that `gensrc-book cell` prints: gensrc-book cell --write")
     prints = staleness.Fingerprints(root)
+    problems += prints.settings(nb)
     used = staleness.distributions(prints.reached(staleness.code_of(nb)))
     for name in sorted(used - {*prints.pins, "pip"}):
         problems.append(f"it uses {name}, which constraints.txt does not pin")
@@ -64,8 +65,6 @@ def first_cells(nb: Notebook) -> Problems:
     first = repository.code_cells(nb)[:1]
     if not first or not {"colab", "hide-input"} <= {*repository.tags(first[0])}:
         yield "the first code cell must be tagged colab and hide-input"
-    if repository.parameters(nb) != repository.COMMITTED:
-        yield 'one cell tagged parameters must hold profile = "quick" and seed = 0 and no other name'
 
 
 def kernel(nb: Notebook) -> Problems:
@@ -90,6 +89,11 @@ def executed_in_order(nb: Notebook) -> Problems:
     counts = [cell.get("execution_count") for _, cell in _numbered(nb)]
     if counts != list(range(1, len(counts) + 1)):
         yield f"its code cells must have been executed once, from top to bottom; their counts are {counts}"
+
+
+def as_the_run_left_it(nb: Notebook) -> Problems:
+    for problem in stamp.problems(nb):
+        yield f"{problem}: execute it again, since only `gensrc-book execute` may change what it shows"
 
 
 def quiet_outputs(nb: Notebook) -> Problems:
@@ -205,6 +209,7 @@ RULES: tuple[Callable[[Notebook], Problems], ...] = (
     kernel,
     short_cells,
     executed_in_order,
+    as_the_run_left_it,
     quiet_outputs,
     telling_reports,
     described_figures,

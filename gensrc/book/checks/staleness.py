@@ -13,6 +13,8 @@ the list. What counts as a change of code differs, since the two promise differe
   and a function that moves to another module unchanged, leave every record current. Of an import it counts what it
   binds, and under which name. And `run.pick(quick=A, full=B)` is B, so that budgets of the quick profile may change.
 
+The outputs themselves have a hash of their own in the stamp (stamp.py), since they are what the run has made.
+
 Left out of both: the cell tagged `colab`, which only installs gensrc where it is missing, the version number of gensrc,
 and imports that are for type checkers only.
 """
@@ -27,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from gensrc.book import repository
-from gensrc.book.checks import code_reach, meaning
+from gensrc.book.checks import code_reach, meaning, settings, stamp
 from gensrc.book.repository import BookError
 
 PACKAGE = "gensrc"
@@ -77,6 +79,10 @@ class Fingerprints:
         found |= {file: self._file(file) for file in files}
         found |= {f"pin {name}": self.pins[name] for name in distributions(reached) if name in self.pins}
         return dict(sorted(found.items()))
+
+    def settings(self, nb: dict[str, Any]) -> list[str]:
+        """What in the code of `nb` may run it with other settings than the committed ones, in words."""
+        return settings.problems(counted(nb), self._read(code_of(nb))[0])
 
     def reached(self, code: list[str]) -> code_reach.Reach:
         """What of gensrc the cells can use, and which modules outside it are imported on the way."""
@@ -152,8 +158,14 @@ def _parse_magic(code: str, number: int) -> ast.Module:
 
 
 def code_of(nb: dict[str, Any]) -> list[str]:
-    """The sources that count: of all code cells that hold something, but for the one that serves Colab."""
-    return [repository.source(cell) for cell in repository.code_cells(nb) if "colab" not in repository.tags(cell)]
+    """The sources of the cells that count."""
+    return [repository.source(cell) for cell in counted(nb)]
+
+
+def counted(nb: dict[str, Any]) -> list[dict[str, Any]]:
+    """All code cells that hold something, but for the one that serves Colab, which is the first."""
+    cells = repository.code_cells(nb)
+    return cells[1:] if cells and "colab" in repository.tags(cells[0]) else cells
 
 
 @dataclass(frozen=True)
@@ -165,6 +177,12 @@ class Status:
     verified: str
     seconds: float | None
     full: str  # whether book/results holds a full run of this very content: current, older code or none
+
+
+def of_book(root: Path) -> list[Status]:
+    """The status of every chapter, in the order of the book."""
+    prints = Fingerprints(root)
+    return [status(prints, chapter) for chapter in repository.chapters(root)]
 
 
 def status(prints: Fingerprints, chapter: str) -> Status:
@@ -182,7 +200,7 @@ def status(prints: Fingerprints, chapter: str) -> Status:
 
 def _reasons(prints: Fingerprints, nb: dict[str, Any], stored: dict[str, Any], code: list[str]) -> list[str]:
     if not stored.get("parts"):
-        return ["never executed"]
+        return [*prints.settings(nb), "never executed"]
     profile, seed = str(repository.COMMITTED["profile"]), int(str(repository.COMMITTED["seed"]))
     now = prints.parts(code, stored.get("files", []), profile, seed)
     cells = repository.code_cells(nb)
@@ -191,7 +209,7 @@ def _reasons(prints: Fingerprints, nb: dict[str, Any], stored: dict[str, Any], c
         for number, cell in enumerate(cells, 1)
         if cell.get("execution_count") is None
     ]
-    return differences(stored["parts"], now) + unrun
+    return prints.settings(nb) + differences(stored["parts"], now) + (unrun or stamp.problems(nb))
 
 
 def differences(before: Parts, now: Parts) -> list[str]:

@@ -48,7 +48,7 @@ def _circumstances(result: Result) -> str:
         else ""
     )
     return (
-        f"{made} with {', '.join(versions)} on {result['hardware']}: {result['seconds'] / 60:.1f} minutes, "
+        f"{made} with {', '.join(versions)} on {records.machine(result)}: {result['seconds'] / 60:.1f} minutes, "
         f"{result['peak_mb']} MB of memory{gpu}, {result['claims']} claims held.{carried}"
     )
 

@@ -23,9 +23,9 @@ from nbformat import NotebookNode
 import gensrc
 from gensrc import atomic, provenance
 from gensrc.book import clean, repository
-from gensrc.book.checks import staleness
+from gensrc.book.checks import staleness, stamp
 from gensrc.book.repository import BookError
-from gensrc.book.run import cost_line, kernel_process, lock, records, storage
+from gensrc.book.run import cost_line, environment, kernel_process, lock, records, storage
 from gensrc.book.run.progress import Progress
 from gensrc.book.run.worker import Worker
 
@@ -116,8 +116,7 @@ def threads_asked() -> int | None:
 
 def needed(plan: Plan) -> list[str]:
     """The chapters whose stored outputs (in the full profile: whose recorded runs) are out of date."""
-    prints = staleness.Fingerprints(plan.root)
-    rows = [staleness.status(prints, chapter) for chapter in repository.chapters(plan.root)]
+    rows = staleness.of_book(plan.root)
     return [row.chapter for row in rows if (row.full != "current" if plan.profile == "full" else row.reasons)]
 
 
@@ -134,7 +133,7 @@ def execute(plan: Plan, chapters: list[str]) -> bool:
         for chapter in chapters:
             if held := _lock(plan, chapter, progress):
                 runs.append(Run(plan, chapter, progress, locks.enter_context(held)))
-        for note in _other_versions(runs):
+        for note in [*_other_versions(runs), *_left_out(plan)]:
             progress.say(f"note: {note}")
         succeeded = _side_by_side(runs, plan.jobs)
     if progress.lost:
@@ -184,14 +183,15 @@ class Run:
         self.starting = threading.Lock()
         self.made: dict[str, str] = {}  # ending of the name -> text, of what the run has made so far
         self.places: dict[str, Path] = {}  # ending -> where that is to be stored, once it is complete
-        if repository.parameters(self.before) != repository.COMMITTED:
-            raise BookError(f'{chapter} needs one cell tagged parameters with profile = "quick" and seed = 0, no more.')
         # Reads the modules now: one that is edited during the run leaves the chapter stale, as it should.
         self.prints = staleness.Fingerprints(plan.root)
         try:
             self.parts(files=[])
+            problems = self.prints.settings(self.before)
         except BookError as error:
             raise BookError(f"{chapter}: {error}") from error
+        if problems:
+            raise BookError(f"{chapter}: {problems[0]}.")
 
     def parts(self, files: list[str]) -> staleness.Parts:
         return self.prints.parts(self.code, files, self.plan.profile, self.plan.seed)
@@ -268,7 +268,8 @@ class Run:
         here = [str(Path(gensrc.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         threads = str(self.plan.threads)
         # Warnings that are asked for of this process are not to be stored among a chapter's outputs, nor to end it.
-        asked = {name: value for name, value in os.environ.items() if name not in ("PYTHONDEVMODE", "PYTHONWARNINGS")}
+        seen = environment.for_run(os.environ, self.plan.committed, trace.parent)
+        asked = {name: value for name, value in seen.items() if name not in ("PYTHONDEVMODE", "PYTHONWARNINGS")}
         return asked | {
             "GENSRC_TRACE": str(trace),
             "PYTHONPATH": os.pathsep.join(filter(None, here)),
@@ -298,13 +299,14 @@ class Run:
                 f"Jupyter's kernel python3 runs another Python ({facts['prefix']}), whose versions are not "
                 "the pinned ones: remove that kernel (jupyter kernelspec remove python3) or repair it."
             )
+        self._check_settings(facts["settings"])
         clean.clean(nb)
         reports = records.reports(nb)
         for report in reports:
             if not report.value.is_finite():
                 raise RunError(f"it reports {report.label} ≈ {report.printed}, which no later run can equal.")
         parts = self.parts(files)
-        nb.metadata["gensrc"] = self._stamp(parts, files, facts)
+        nb.metadata["gensrc"] = stamp.sealed(self._stamp(parts, files, facts), nb)
         self.made[".ipynb"] = clean.dumps(nb)
         if self.plan.committed:
             return self._replace(nb)
@@ -316,6 +318,12 @@ class Run:
             atomic.write(place, self.made[ending])
         return f"copy in {copy.relative_to(self.plan.root)}"
 
+    def _check_settings(self, seen: list[str]) -> None:
+        """A run that saw another profile or seed than the planned ones, however it came by them, is not stored."""
+        planned = f"profile {self.plan.profile!r} and seed {self.plan.seed!r}"
+        for other in (settings for settings in seen if settings != planned):
+            raise RunError(f"it was to run with {planned}, but a cell changed that to {other}: take that out.")
+
     def _stamp(self, parts: staleness.Parts, files: list[str], facts: dict[str, Any]) -> dict[str, Any]:
         return {
             "chapter": self.chapter,
@@ -326,7 +334,10 @@ class Run:
             "seed": self.plan.seed,
             "python": facts["python"],
             "torch": facts["torch"],
-            "hardware": _hardware(facts, self.plan.threads),
+            "hardware": _hardware(facts, facts["threads"] or self.plan.threads),
+            "instructions": facts["instructions"],
+            "precision": facts["precision"],
+            "environment": {} if self.plan.committed else environment.steering(os.environ),
             "seconds": facts["seconds"],
             "peak_mb": facts["peak_mb"],
             "verified": datetime.datetime.now(datetime.UTC).date().isoformat(),
@@ -338,10 +349,10 @@ class Run:
         before = clean.clean(self.before)
         old = before.metadata.get("gensrc", {})
         same = old.get("hash") == nb.metadata["gensrc"]["hash"] and before.cells == nb.cells
+        same = same and not stamp.problems(before)
         if same:
             nb.metadata["gensrc"] = old
-        record = repository.results_folder(self.plan.root) / f"{self.chapter}.json"
-        cost_line.fill(nb, nb.metadata["gensrc"], records.load(record) if record.exists() else None)
+        cost_line.fill(nb, nb.metadata["gensrc"], cost_line.recorded(self.plan.root, self.chapter))
         self.made[".ipynb"] = clean.dumps(nb)
         self.places[".ipynb"] = self.path
         if self.made[".ipynb"] != self.text:
@@ -446,3 +457,9 @@ def _other_versions(runs: list[Run]) -> list[str]:
         if ";" not in version and installed.partition("+")[0] != version.partition("+")[0]:
             notes.append(f"{name} {installed} is installed, constraints.txt pins {version}.")
     return notes
+
+
+def _left_out(plan: Plan) -> list[str]:
+    """Say which variables of the environment a committed run does not get."""
+    names = environment.steering(os.environ) if plan.committed else {}
+    return [f"{name} is left out: stored outputs are made without it." for name in names]

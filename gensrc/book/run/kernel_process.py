@@ -19,9 +19,24 @@ from typing import Any
 
 PROBE_ID = "gensrc-probe"
 FACTS = "application/vnd.gensrc.facts+json"
+# How the kernel computed, and each profile and seed that its cells have seen, of which there should be one.
+SETTINGS = """
+def _gensrc_settings():
+    import sys
+    torch, notebook, training = (sys.modules.get(name) for name in ("torch", "gensrc.notebook", "gensrc.training"))
+    kind = getattr(notebook, "Run", ())
+    runs = [*getattr(notebook, "begun", []), *(each for each in [*globals().values()] if isinstance(each, kind))]
+    seen = [(globals().get("profile"), globals().get("seed")), *((run.profile, run.seed) for run in runs)]
+    return {
+        "settings": sorted({f"profile {profile!r} and seed {seed!r}" for profile, seed in seen}),
+        "threads": torch.get_num_threads() if torch else 0,
+        "instructions": torch.backends.cpu.get_cpu_capability() if torch else "",
+        "precision": str(training.precision(training.device())) if hasattr(training, "precision") else "",
+    }
+"""
 # Runs in the kernel after the last cell, in a namespace of its own. The kernel alone knows what it used. The facts go
 # out as a display of a kind of their own, which nothing that a thread prints meanwhile can be taken for.
-PROBE = f"""
+PROBE = f"""{SETTINGS}
 def _gensrc_probe():
     import pathlib, platform, re, resource, sys
     from IPython.display import display
@@ -34,6 +49,7 @@ def _gensrc_probe():
         "prefix": sys.prefix,
         "python": platform.python_version(),
         "torch": torch.__version__ if torch else "",
+        **_gensrc_settings(),
         "peak_mb": round(int(peak[1]) / 1024 if peak else most),
         "gpu": torch.cuda.get_device_name() if on_gpu else "",
         "gpu_peak_mb": round(torch.cuda.max_memory_allocated() / 2**20) if on_gpu else 0,

@@ -33,7 +33,7 @@ def reports(nb: dict[str, Any]) -> list[Report]:
 def record(nb: dict[str, Any], facts: Result, commit: str) -> str:
     """The JSON kept for a full run: what the executed, stamped notebook reported, and how that came about."""
     stamp = nb["metadata"]["gensrc"]
-    kept = {key: stamp[key] for key in stamp if key not in ("parts", "verified")}
+    kept = {key: stamp[key] for key in stamp if key not in ("parts", "verified", "outputs", "seal")}
     content = kept | {
         "reports": [_entry(report) for report in reports(nb)],
         "claims": sum(map(report_lines.is_claim, printed_lines(nb))),
@@ -43,6 +43,13 @@ def record(nb: dict[str, Any], facts: Result, commit: str) -> str:
         "date": stamp["verified"],
     }
     return dumps(content)
+
+
+def machine(run: Result) -> str:
+    """What a run was made on and how it computed there, from its stamp or record; an old record tells less."""
+    instructions = [f"{run['instructions']} instructions"] if run.get("instructions") else []
+    settings = [f"{name}={value}" for name, value in run.get("environment", {}).items()]
+    return ", ".join(filter(None, [run["hardware"], *instructions, run.get("precision"), *settings]))
 
 
 def dumps(result: Result) -> str:

@@ -34,6 +34,8 @@ from sphinx.util.docutils import SphinxDirective
 
 from gensrc import report_lines
 from gensrc.book import headings
+from gensrc.book.checks import stamp
+from gensrc.book.run import records
 
 LOGGER = logging.getLogger(__name__)
 CHAPTER = re.compile(r"notebooks/(?P<name>(?P<part>\d)-[a-z0-9-]+/(?P<number>\d\d)-[a-z0-9-]+)$")
@@ -105,22 +107,25 @@ def open_chapter(app: Sphinx, docname: str, source: list[str]) -> None:
         LOGGER.warning("the first text cell has to start with the chapter's title, `# Title`", location=docname)
         return
     lines = text.splitlines()
-    line = verified(notebook["metadata"].get("gensrc", {}))
+    line = verified(notebook)
     lines[title.line] = f"# {number} {title.title}\n\n{{.gensrc-verified}}\n{line}\n"
     cell["source"] = "\n".join(lines)
     source[0] = json.dumps(notebook)
 
 
-def verified(stamp: dict[str, Any]) -> str:
+def verified(notebook: dict[str, Any]) -> str:
     """One line that says when, with what and on what the stored outputs of a chapter were made."""
-    if not stamp.get("verified"):
+    facts = notebook["metadata"].get("gensrc", {})
+    if not facts.get("verified"):
         return "Not verified yet: no recorded run."
-    day = date.fromisoformat(stamp["verified"])
-    torch = stamp["torch"].partition("+")[0]  # 2.13.0+cpu is 2.13.0
+    if problems := stamp.problems(notebook):
+        return f"Not verified: {problems[0]}."
+    day = date.fromisoformat(facts["verified"])
+    torch = facts["torch"].partition("+")[0]  # 2.13.0+cpu is 2.13.0
     parts = [
-        f"Last verified {day.day} {day:%B %Y} with torch {torch} on {stamp['hardware']}",
-        f"{stamp['profile']} profile",
-        f"{stamp['seconds']:.0f} s",
+        f"Last verified {day.day} {day:%B %Y} with torch {torch} on {records.machine(facts)}",
+        f"{facts['profile']} profile",
+        f"{facts['seconds']:.0f} s",
     ]
     return ", ".join(parts) + "."
 

@@ -9,7 +9,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 import gensrc
 from gensrc.book import clean, repository
-from gensrc.book.checks import chapter_rules
+from gensrc.book.checks import chapter_rules, stamp
 from gensrc.book.release import colab_cell
 
 CHAPTER = "2-part/03-vae"
@@ -54,7 +54,9 @@ def check(book: Any, change: Callable[[NotebookNode], Any], number: bool = True)
         number_cells(nb)
     path = book.path(CHAPTER)
     path.parent.mkdir(exist_ok=True)
-    text = clean.dumps(clean.clean(nb)) if number else clean.dumps(nb)
+    nb = clean.clean(nb) if number else nb
+    nb.metadata["gensrc"] = stamp.sealed({}, nb)
+    text = clean.dumps(nb)
     path.write_text(text, encoding="utf8")
     return chapter_rules.check(book.root, CHAPTER)
 
@@ -93,7 +95,7 @@ def test_what_is_allowed(book: Any) -> None:
         (put(1, "import torch"), "is not the one that `gensrc-book cell` prints"),
         (lambda nb: nb.cells[1].metadata.update(tags=["colab"]), "must be tagged colab and hide-input"),
         (put(2, 'profile = "full"\nseed = 0'), 'must hold profile = "quick" and seed = 0'),
-        (put(2, 'profile = "quick"\nseed = 0\nsteps = 5'), "and no other name"),
+        (put(2, 'profile = "quick"\nseed = 0\nsteps = 5'), "and nothing else"),
         (lambda nb: nb.cells[2].metadata.clear(), "one cell tagged parameters"),
         (long_cell(26), "code cell 3 has 26 lines of code, at most 25 are allowed"),
         (output(shown({"image/png": "AAAA"})), "code cell 3 shows a picture without description"),

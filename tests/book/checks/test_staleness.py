@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nbformat.v4 import new_code_cell as code_cell
 from nbformat.v4 import new_output
 
 from gensrc.book import repository
-from gensrc.book.checks import meaning, staleness
+from gensrc.book.checks import meaning, staleness, stamp
 from gensrc.book.repository import BookError
 
 ROOT = Path(__file__).parents[3]
@@ -29,13 +30,8 @@ def mark(book: Any, chapter: str = CHAPTER, files: tuple[str, ...] = ("gensrc/da
         if cell.cell_type == "code":
             cell.execution_count = number
     parts = staleness.Fingerprints(book.root).parts(staleness.code_of(nb), list(files), "quick", 0)
-    nb.metadata["gensrc"] = {
-        "parts": parts,
-        "hash": staleness.digest(parts),
-        "files": list(files),
-        "verified": "2026-11-21",
-        "seconds": 61.4,
-    }
+    facts = {"hash": staleness.digest(parts), "files": list(files), "verified": "2026-11-21", "seconds": 61.4}
+    nb.metadata["gensrc"] = stamp.sealed({"parts": parts} | facts, nb)
     book.save(chapter, nb)
 
 
@@ -185,14 +181,13 @@ def test_the_order_of_code_cells_counts(book: Any) -> None:
     book.chapter(CHAPTER, "print(1)", "print(2)")
     mark(book)
     edit(book, lambda nb: nb.cells.append(nb.cells.pop(-2)))
-    assert reasons(book) == ["code cells"]
+    assert reasons(book) == ["code cells", stamp.CHANGED]
 
 
-def test_prose_outputs_and_the_colab_cell_do_not_count(stamped: Any) -> None:
+def test_prose_and_the_colab_cell_do_not_count(stamped: Any) -> None:
     def change(nb: Any) -> None:
         nb.cells[0].source = "# Another title <!-- and a comment -->"
         nb.cells[1].source = "%pip install gensrc==0.2"
-        nb.cells[-1].outputs = [new_output("stream", name="stdout", text="0123456789\n")]
 
     edit(stamped, change)
     assert reasons(stamped) == []
@@ -245,6 +240,44 @@ def test_modules_that_come_and_go_are_named(stamped: Any) -> None:
 def test_a_chapter_never_executed_is_stale(book: Any) -> None:
     book.chapter(CHAPTER, CELL)
     assert reasons(book) == ["never executed"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda nb: nb.cells[-1].outputs[0].update(text="loss ≈ 0.30 nats (±5 %)\n✓ it falls\n"),
+        lambda nb: nb.cells[-1].outputs[0].update(text="loss ≈ 0.31 nats (±5 %)\n"),  # a claim is gone
+        lambda nb: nb.cells[-1].outputs[1].data.update({"image/png": "BBBB"}),
+        lambda nb: nb.cells[-1].outputs[1].data.update({"text/html": "<p>more</p>"}),
+        lambda nb: nb.cells[-1].outputs[1].metadata["gensrc"]["figure"].update(caption="It rises."),
+        lambda nb: nb.cells[-1].metadata.update(mystnb={"figure": {"caption": "It rises."}}),
+        lambda nb: nb.cells[-1].outputs.pop(),
+        lambda nb: nb.cells[-1].outputs.reverse(),
+        lambda nb: nb.cells[-1].update(execution_count=57),  # run again by hand
+        lambda nb: nb.cells[2].update(outputs=[nb.cells[-1].outputs.pop()]),  # shown by another cell
+        lambda nb: nb.cells.insert(4, code_cell("", outputs=[new_output("stream", name="stdout", text="also\n")])),
+    ],
+)
+def test_outputs_that_no_run_has_left_are_noticed(book: Any, change: Any) -> None:
+    book.chapter(CHAPTER, CELL)
+    figure = new_output("display_data", {"image/png": "AAAA"}, metadata={"gensrc": {"figure": {"caption": "Falls."}}})
+    text = new_output("stream", name="stdout", text="loss ≈ 0.31 nats (±5 %)\n✓ it falls\n")
+    edit(book, lambda nb: nb.cells[-1].update(outputs=[text, figure]))
+    mark(book)
+    assert reasons(book) == []
+    edit(book, change)
+    assert reasons(book) == [stamp.CHANGED]
+
+
+@pytest.mark.parametrize(("fact", "value"), [("seconds", 1.0), ("verified", "2026-12-24"), ("hardware", "a GPU")])
+def test_a_stamp_that_was_edited_is_noticed(stamped: Any, fact: str, value: object) -> None:
+    edit(stamped, lambda nb: nb.metadata["gensrc"].update({fact: value}))
+    assert reasons(stamped) == [stamp.EDITED]
+
+
+def test_a_stamp_that_does_not_tell_of_its_outputs_is_stale(stamped: Any) -> None:
+    edit(stamped, lambda nb: nb.metadata["gensrc"].pop("outputs"))
+    assert reasons(stamped) == [stamp.UNSEALED]
 
 
 def test_a_cell_without_execution_count_is_stale(stamped: Any) -> None:
@@ -473,10 +506,10 @@ def test_status_of_a_whole_book_takes_two_seconds_of_a_processor_at_most_and_no_
     cell = "from gensrc import notebook, training, metrics, plots\nfrom gensrc.models import vae"
     first = "2-part/00"
     book.chapter(first, *[cell] * 15)
-    mark(book, first, files=("pack",))
     nb = book.read(first)
     nb.cells[-1].outputs = [new_output("display_data", data={"image/png": "A" * 2**20})]
     book.save(first, nb)
+    mark(book, first, files=("pack",))
     for number in range(1, 31):
         shutil.copy(book.path(first), book.path(f"2-part/{number:02d}"))
     program = (

@@ -1,11 +1,15 @@
 import json
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from nbformat.v4 import new_output
 
 import gensrc
 from gensrc.book import repository
+from gensrc.book.checks import staleness, stamp
 from gensrc.book.release import colab_cell, publish
 from gensrc.book.repository import BookError
 
@@ -168,3 +172,48 @@ def test_a_remote_that_is_not_there_is_told(root: Path, tmp_path: Path) -> None:
     publish.publish(root, "a/b", TAG, tmp_path / "out")
     with pytest.raises(BookError, match=r"git ls-remote failed: .*nowhere"):
         publish.push(root, tmp_path / "out", str(tmp_path / "nowhere"), TAG)
+
+
+@pytest.fixture
+def executed(book: Any) -> Any:
+    """A book whose chapter has just been executed."""
+    book.chapter("1-part/01-a", "print(1)")
+    nb = book.read("1-part/01-a")
+    for number, cell in enumerate(nb.cells[1:], 1):
+        cell.execution_count = number
+    nb.cells[-1].outputs = [new_output("stream", name="stdout", text="1\n")]
+    parts = staleness.Fingerprints(book.root).parts(staleness.code_of(nb), [], "quick", 0)
+    nb.metadata["gensrc"] = stamp.sealed({"parts": parts, "files": []}, nb)
+    book.save("1-part/01-a", nb)
+    colab_cell.write_all(book.root)
+    return book
+
+
+def test_what_was_executed_last_is_published(executed: Any) -> None:
+    assert executed.run("publish", "--repository", "a/b", "--out", "out")[0] == 0
+    assert (executed.root / "out/notebooks/1-part/01-a.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda nb: nb.cells[-1].update(source="print(2)"), "code cells"),
+        (lambda nb: nb.cells[-1].outputs[0].update(text="2\n"), "outputs were changed after the run"),
+        (lambda nb: nb.cells[-1].update(execution_count=None), "code cell 3 has no execution count"),
+        (lambda nb: nb.cells[2].update(source='profile = "full"\nseed = 0'), "one cell tagged parameters must hold"),
+        (lambda nb: nb.cells[3].update(source="seed = 7\nprint(1)"), "a cell sets seed"),
+        (lambda nb: nb.cells[3].metadata.update(tags=["injected-parameters"]), "papermill has left a cell"),
+        (lambda nb: nb.metadata.gensrc.update(precision="float32"), "its stamp was changed after the run"),
+        (lambda nb: nb.metadata.pop("gensrc"), "never executed"),
+    ],
+)
+def test_what_no_run_has_made_as_it_stands_is_not_published(
+    executed: Any, change: Callable[[Any], Any], why: str
+) -> None:
+    nb = executed.read("1-part/01-a")
+    change(nb)
+    executed.save("1-part/01-a", nb)
+    status, said = executed.run("publish", "--repository", "a/b", "--out", "out")
+    assert status == 2
+    assert f"1-part/01-a is stale ({why}" in said
+    assert not (executed.root / "out").exists()

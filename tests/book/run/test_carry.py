@@ -11,6 +11,7 @@ from nbformat.v4 import new_output
 
 from gensrc.book import repository
 from gensrc.book.checks import staleness
+from gensrc.book.checks.stamp import sealed
 from gensrc.book.repository import BookError
 from gensrc.book.run import carry
 
@@ -36,7 +37,7 @@ def stamp(book: Any, outputs: list[Any], files: list[str]) -> None:
         cell.execution_count = number
     nb.cells[-1].outputs = outputs
     parts = staleness.Fingerprints(book.root).parts(staleness.code_of(nb), files, "quick", 0)
-    nb.metadata["gensrc"] = {"parts": parts, "hash": staleness.digest(parts), "files": files}
+    nb.metadata["gensrc"] = sealed({"parts": parts, "hash": staleness.digest(parts), "files": files}, nb)
     book.save(CHAPTER, nb)
 
 

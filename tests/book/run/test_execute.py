@@ -13,17 +13,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import nbformat
 import pytest
+import torch
 from nbformat.v4 import new_output
 
-from gensrc import atomic
+from gensrc import atomic, notebook, training
+from gensrc.book.checks import settings, stamp
 from gensrc.book.repository import BookError
-from gensrc.book.run import execute, kernel_process, lock, progress, storage
+from gensrc.book.run import environment, execute, kernel_process, lock, progress, storage
 
 ROOT = Path(__file__).parents[3]
 INTERRUPTED = "gensrc-book: interrupted; what had not come to its end is as it was."
@@ -53,7 +56,9 @@ def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
             cell.execution_count = count
             cell.outputs = [new_output("stream", name="stdout", text=said.getvalue())] if said.getvalue() else []
         run.made[".ipynb"] = nbformat.writes(nb)
-        facts = {"python": "3.11.0", "torch": "", "gpu": "", "gpu_peak_mb": 0}
+        seen = f"profile {names['profile']!r} and seed {names['seed']!r}"
+        facts = {"python": "3.11.0", "torch": "", "gpu": "", "gpu_peak_mb": 0, "settings": [seen]}
+        facts |= {"instructions": "", "precision": "", "threads": 0}
         return facts | {"prefix": sys.prefix, "seconds": 1.0, "peak_mb": 100}
 
     monkeypatch.setattr(execute.Run, "_work", work)
@@ -76,12 +81,12 @@ def test_a_quick_run_replaces_the_notebook_and_stamps_it(chapter: Any) -> None:
     assert lines == ["0123456789", "test ELBO ≈ -104.1 nats (±5 %)", "✓ it is so"]
     assert folder == str(chapter.path(A).parent), "the notebook's own folder"
     assert module == str(chapter.root / "gensrc/__init__.py"), "the repository's module"
-    stamp = nb.metadata.gensrc
-    assert (stamp.chapter, stamp.profile, stamp.seed, stamp.files) == (A, "quick", 0, ["gensrc/data/digits.txt"])
-    assert stamp.python == ".".join(map(str, sys.version_info[:3]))
-    assert 0 < stamp.seconds < 60
-    assert 10 < stamp.peak_mb < 2000
-    assert "1 thread of" in stamp.hardware
+    facts = nb.metadata.gensrc
+    assert (facts.chapter, facts.profile, facts.seed, facts.files) == (A, "quick", 0, ["gensrc/data/digits.txt"])
+    assert facts.python == ".".join(map(str, sys.version_info[:3]))
+    assert 0 < facts.seconds < 60
+    assert 10 < facts.peak_mb < 2000
+    assert "1 thread of" in facts.hardware
     assert chapter.run("status")[0] == 0
     assert chapter.run("execute") == (0, "Nothing to execute: no chapter is stale.\n")
 
@@ -91,6 +96,7 @@ def test_executing_twice_leaves_the_file_as_it_is(chapter: Any) -> None:
     nb = chapter.read(A)
     nb.metadata.gensrc.verified = "2020-01-01"  # another day, another machine
     nb.metadata.gensrc.seconds = 1e6
+    nb.metadata["gensrc"] = stamp.sealed(nb.metadata.gensrc, nb)
     chapter.save(A, nb)
     before = chapter.path(A).read_bytes()
     status, said = chapter.run("execute", A)
@@ -111,6 +117,24 @@ def test_another_output_brings_a_new_stamp(book: Any) -> None:
     chapter.run("execute", "--all")
     assert chapter.read(A).metadata.gensrc.verified > "2020-01-01"
     assert "edited" not in printed(chapter.read(A))
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_what_was_edited_in_a_chapter_is_executed_away(book: Any) -> None:
+    book.chapter(A, "print('as computed')")
+    book.run("execute")
+    for edit in (
+        lambda nb: nb.cells[-1].outputs[0].update(text="edited by hand\n"),
+        lambda nb: nb.metadata.gensrc.update(hardware="a faster machine"),
+        lambda nb: nb.metadata.gensrc.pop("outputs"),
+    ):
+        nb = book.read(A)
+        edit(nb)
+        book.save(A, nb)
+        assert book.run("status")[0] == 1
+        assert book.run("execute")[0] == 0
+        assert book.run("status")[0] == 0
+        assert "a faster machine" not in book.path(A).read_text()
 
 
 def test_a_full_run_leaves_the_notebook_and_records_its_figures(chapter: Any) -> None:
@@ -214,7 +238,7 @@ def noise():
         time.sleep(0.001)
 threading.Thread(target=noise, daemon=True).start()
 """
-NO_FOLDER = "import os, pathlib, shutil; shutil.rmtree(pathlib.Path(os.environ['GENSRC_TRACE']).parent)"
+NO_FOLDER = "import os, pathlib, shutil; shutil.rmtree(pathlib.Path(vars(os)['environ']['GENSRC_TRACE']).parent)"
 
 
 def test_noise_of_libraries_and_a_lost_folder_cut_nothing(book: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -461,7 +485,7 @@ def test_two_jobs_run_side_by_side_in_processes_of_their_own(book: Any) -> None:
     wait = "import pathlib, time\nmine, other = pathlib.Path({!r}), pathlib.Path({!r})\nmine.touch()\n"
     wait += "while not other.exists(): time.sleep(0.05)"
     here, there = str(book.root / "here"), str(book.root / "there")
-    book.chapter(A, wait.format(here, there), "import os\nprint(os.environ['OMP_NUM_THREADS'])")
+    book.chapter(A, wait.format(here, there), "print(1)")
     book.chapter(B, wait.format(there, here))
     status, said = book.run("execute", "--jobs", "2", "--timeout", "60")
     assert status == 0, said
@@ -533,9 +557,105 @@ def test_nothing_starts_if_one_chapter_cannot_be_run(chapter: Any, code_cell: An
     nb.cells[2].source = 'profile = "full"\nseed = 0'
     chapter.path(B).parent.mkdir()
     chapter.save(B, nb)
-    status, said = chapter.run("execute")
+    status, said = chapter.run("execute", "--all")
     assert status == 2
-    assert said == f'gensrc-book: {B} needs one cell tagged parameters with profile = "quick" and seed = 0, no more.\n'
+    assert said == f"gensrc-book: {B}: {settings.PARAMETERS}.\n"
+
+
+@pytest.mark.usefixtures("no_kernel")
+@pytest.mark.parametrize("cell", ["exec('profile = \"full\"')", "globals().update(seed=7)", "vars()['seed'] = 0.0"])
+def test_a_run_that_saw_other_settings_is_not_stored(book: Any, cell: str) -> None:
+    book.chapter(A, cell, "print(seed, profile)")
+    before = book.path(A).read_bytes()
+    status, said = book.run("execute")
+    assert status == 1
+    assert f"✗ {A}: it was to run with profile 'quick' and seed 0, but a cell changed that to profile " in said
+    assert book.path(A).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("cell", "seen"),
+    [
+        ("", ["profile 'quick' and seed 0"]),
+        ("begin(profile='full', seed=0)", ["profile 'full' and seed 0"]),
+        ("begin(profile='quick', seed=7); begin(profile=profile, seed=seed)", ["profile 'quick' and seed 7"]),
+        ("run = begin(profile=profile, seed=seed); object.__setattr__(run, 'seed', 7)", ["profile 'quick' and seed 7"]),
+        ("import gensrc.notebook\nmine = gensrc.notebook.Run('x', 'full', 0, 'cpu')", ["profile 'full' and seed 0"]),
+        ("profile = 'full'", ["profile 'full' and seed 0"]),
+    ],
+)
+def test_the_kernel_tells_what_settings_its_cells_saw(
+    monkeypatch: pytest.MonkeyPatch, cell: str, seen: list[str]
+) -> None:
+    monkeypatch.setattr(notebook, "begun", [])
+    names: dict[str, Any] = {"profile": "quick", "seed": 0, "begin": partial(notebook.start, "x")}
+    exec(cell, names)
+    exec(kernel_process.SETTINGS, names)
+    facts = names["_gensrc_settings"]()
+    assert {*seen} <= {*facts["settings"]} <= {*seen, "profile 'quick' and seed 0"}
+    assert facts["precision"] == str(training.precision(training.device()))
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_a_committed_run_is_made_with_the_default_environment_and_says_so(
+    book: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (steering := ["ATEN_CPU_CAPABILITY", "GENSRC_PRECISION", "MKL_ENABLE_INSTRUCTIONS"]):
+        monkeypatch.setenv(name, "x")
+    for name in (free := ["GENSRC_DATA", "OMP_NUM_THREADS"]):
+        monkeypatch.setenv(name, "1")
+    seen = environment.for_run(os.environ, True, Path("folder"))
+    assert not {*steering} & {*seen}
+    assert {"PATH", *free} <= {*seen}
+    book.chapter(A, "print(1)")
+    notes = [line for line in book.run("execute")[1].splitlines() if line.startswith("note")]
+    assert notes == [f"note: {name} is left out: stored outputs are made without it." for name in steering]
+    assert book.read(A).metadata.gensrc.environment == {}
+
+
+def test_nobodys_own_startup_files_and_styles_come_into_a_run(
+    book: Any, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    home = tmp_path_factory.mktemp("home")
+    startup = home / "profile_default/startup/00.py"
+    startup.parent.mkdir(parents=True)
+    for path in (startup, home / "first.py"):
+        path.write_text("print('mine')\nmine = 7\n")
+    (home / "matplotlibrc").write_text("font.size: 3\n")
+    monkeypatch.setenv("IPYTHONDIR", str(home))
+    monkeypatch.setenv("PYTHONSTARTUP", str(home / "first.py"))
+    monkeypatch.setenv("MATPLOTLIBRC", str(home))
+    book.chapter(A, "import matplotlib\nprint('mine' in globals(), matplotlib.rcParams['font.size'])")
+    assert book.run("execute")[0] == 0
+    assert printed(book.read(A)) == "False 10.0\n"
+
+
+def test_the_stamp_names_the_instruction_set_the_precision_and_the_threads_that_were_used(
+    chapter: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    arithmetic = "def device(): return 'cpu'\ndef precision(device): return 'float32 on ' + device\n"
+    chapter.write("gensrc/training.py", arithmetic)
+    chapter.chapter(A, "import torch\nfrom gensrc import training\ntorch.set_num_threads(2)")
+    assert chapter.run("execute")[0] == 0
+    facts = chapter.read(A).metadata.gensrc
+    assert (facts.instructions, facts.precision) == (torch.backends.cpu.get_cpu_capability(), "float32 on cpu")
+    assert ", 2 threads of" in facts.hardware
+    assert chapter.run("execute", "--profile", "full")[0] == 0
+    record = json.loads((chapter.root / f"book/results/{A}.json").read_text(encoding="utf8"))
+    assert record["instructions"] == "DEFAULT"
+
+
+@pytest.mark.usefixtures("no_kernel")
+def test_a_full_run_keeps_its_environment_and_its_record_tells_it(book: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GENSRC_PRECISION", "float32")
+    assert environment.for_run(os.environ, False, Path("folder"))["GENSRC_PRECISION"] == "float32"
+    book.chapter(A, "print(1)")
+    book.run("execute", "--profile", "full")
+    record = json.loads((book.root / f"book/results/{A}.json").read_text(encoding="utf8"))
+    assert record["environment"] == {"GENSRC_PRECISION": "float32"}
+    assert {"instructions", "precision"} <= {*record}
+    assert not {"outputs", "seal"} & {*record}, "of the notebook alone"
 
 
 @pytest.mark.parametrize(
@@ -628,11 +748,14 @@ def test_the_kernel_tells_of_its_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
         get_device_name=lambda: "A fast GPU",
         max_memory_allocated=lambda: 3 * 2**30,
     )
-    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(__version__="2.13.0+cu130", cuda=cuda))
+    fake = SimpleNamespace(__version__="2.13.0+cu130", cuda=cuda, get_num_threads=lambda: 3)
+    fake.backends = SimpleNamespace(cpu=SimpleNamespace(get_cpu_capability=lambda: "AVX2"))
+    monkeypatch.setitem(sys.modules, "torch", fake)
     shown: list[dict[str, Any]] = []
     monkeypatch.setattr("IPython.display.display", lambda data, raw: shown.append(new_output("display_data", data)))
     exec(kernel_process.PROBE, {})
     facts = kernel_process.facts_in([new_output("stream", text='{"peak_mb": 3}'), *shown])
     assert facts
     assert (facts["gpu"], facts["gpu_peak_mb"], facts["torch"]) == ("A fast GPU", 3072, "2.13.0+cu130")
+    assert (facts["instructions"], facts["threads"]) == ("AVX2", 3)
     assert execute._hardware(facts, 2).startswith("A fast GPU, ")

@@ -13,6 +13,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from gensrc.book.checks.stamp import sealed
 from gensrc.book.repository import BookError, find_root
 from gensrc.book.site import build as site
 from gensrc.book.site import sphinx
@@ -171,8 +172,14 @@ def test_serving_before_building_says_what_to_do(tmp_path):
 
 def test_the_line_says_when_with_what_and_on_what():
     line = "Last verified 4 March 2026 with torch 2.13.0 on 1 core of a Xeon, quick profile, 61 s."
-    assert sphinx.verified(STAMP) == line
-    assert sphinx.verified({}) == "Not verified yet: no recorded run."
+    nb = new_notebook(cells=[picture("loss", "It falls.")])
+    assert sphinx.verified(nb) == "Not verified yet: no recorded run."
+    nb.metadata["gensrc"] = sealed(STAMP, nb)
+    assert sphinx.verified(nb) == line
+    nb.metadata["gensrc"] = sealed(STAMP | {"instructions": "AVX2", "precision": "float32"}, nb)
+    assert "on 1 core of a Xeon, AVX2 instructions, float32, quick profile" in sphinx.verified(nb)
+    nb.cells[0].outputs[0].data["text/plain"] = "[figure loss] It rises."
+    assert sphinx.verified(nb) == "Not verified: outputs were changed after the run."
 
 
 # --- The published address -------------------------------------------------------------------------
@@ -250,7 +257,11 @@ class Book:
         notebook = new_notebook(cells=[new_markdown_cell(f"# {title}\n\nA text about $x$."), *cells])
         kernel = {"name": "python3", "display_name": "Python 3"}
         language = {"name": "python", "pygments_lexer": "ipython3"}
-        notebook.metadata = {"kernelspec": kernel, "language_info": language, "gensrc": stamp or {}}
+        notebook.metadata = {
+            "kernelspec": kernel,
+            "language_info": language,
+            "gensrc": sealed(stamp, notebook) if stamp else {},
+        }
         self.write(f"notebooks/{name}.ipynb", nbformat.writes(notebook))
 
     def build(self) -> str:
