@@ -451,6 +451,23 @@ def test_a_page_loads_only_what_it_needs(built):
 
 
 @pytest.mark.slow
+def test_a_readers_own_notebooks_and_a_strange_path_stop_no_build(monkeypatch, tmp_path):
+    monkeypatch.setattr(sphinx, "generated_page", lambda name, root: f"# Page of {name}\n\nText.\n")
+    folder = tmp_path / "a [x] # *.md %s 'book' _static"
+    folder.mkdir()
+    book = Book(folder)
+    book.write("README.md", "No heading, and a [link](nowhere.md).\n")
+    for name in ("Untitled", "03-vae-Copy1", "[0-9]*"):
+        book.write(f"notebooks/2-gans-to-transformers/{name}.ipynb", "{")
+    assert "WARNING" not in book.build()
+    assert book.status == 0
+    pages = sorted(path.name for path in (book.html / "notebooks").rglob("*.html"))
+    assert pages == ["03-vae.html"]
+    assert book.page("book/intro").count("03-vae.html") == book.page("book/intro").count("/notebooks/2") > 0
+    assert not (book.html / "README.html").exists()
+
+
+@pytest.mark.slow
 def test_a_chapter_without_a_title_breaks_the_build(book):
     notebook = new_notebook(cells=[new_markdown_cell("No title here.")])
     book.write("notebooks/1-foundations/01-untitled.ipynb", nbformat.writes(notebook))
