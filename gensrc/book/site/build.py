@@ -112,12 +112,22 @@ def server(folder: Path, port: int = 0) -> ThreadingHTTPServer:
 
 
 def serve(root: Path | None = None, port: int = 8000) -> None:
-    """Serve the built site on localhost until interrupted."""
+    """Serve the built site on localhost until interrupted.
+
+    Raises BookError if there is no site, and if the port cannot be had.
+    """
     folder = (root or find_root()) / "_build" / "html"
     if not (folder / "index.html").exists():
         raise BookError("There is no built site: run `make book` first.")
-    with server(folder, port) as running:
-        print(f"http://127.0.0.1:{running.server_port}/  (Ctrl+C ends it)")
+    try:
+        listening = server(folder, port)
+    except (OSError, OverflowError) as error:  # taken, not allowed, no port at all
+        reason = getattr(error, "strerror", None) or "ports are 0 to 65535"
+        raise BookError(
+            f"port {port} cannot be had ({reason}): name another, as in `make serve PORT=8001`; 0 takes a free one."
+        ) from error
+    with listening as running:
+        print(f"http://127.0.0.1:{running.server_port}/  (Ctrl+C ends it)", flush=True)
         try:
             running.serve_forever()
         except KeyboardInterrupt:

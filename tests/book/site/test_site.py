@@ -166,6 +166,18 @@ def test_serving_before_building_says_what_to_do(tmp_path):
         site.serve(tmp_path)
 
 
+def test_a_port_that_cannot_be_had_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "_build" / "html").mkdir(parents=True)
+    (tmp_path / "_build" / "html" / "index.html").touch()
+    with site.server(tmp_path) as running:
+        taken = running.server_port
+        with pytest.raises(BookError, match=rf"port {taken} cannot be had \(.*in use\): .*make serve PORT=8001"):
+            site.serve(tmp_path, taken)
+    for port in (-1, 65536, 10**12):
+        with pytest.raises(BookError, match=rf"port {port} cannot be had \(ports are 0 to 65535\)"):
+            site.serve(tmp_path, port)
+
+
 # --- The line under a chapter's title --------------------------------------------------------------
 
 
