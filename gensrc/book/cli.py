@@ -6,6 +6,7 @@ done as asked. Each command imports what it needs when it runs, so that `status`
 
 import argparse
 import gc
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,8 @@ Command = Callable[[argparse.Namespace], int]
 
 def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
+    if folder := os.environ.get("GENSRC_DATA"):  # each chapter runs in a folder of its own
+        os.environ["GENSRC_DATA"] = os.path.abspath(os.path.expanduser(folder))
     try:
         return options.run(options)
     except BookError as error:

@@ -1,5 +1,6 @@
 """The console script: what it refuses, how it says so, and by which exit status."""
 
+import os
 from typing import Any
 
 import pytest
@@ -60,6 +61,16 @@ def test_the_notebooks_of_chapters_are_listed_and_never_none(two: Any) -> None:
     for chapter in (A, B):
         two.path(chapter).unlink()
     assert two.run("chapters") == (2, "gensrc-book: there are no chapters in notebooks/ yet.\n")
+
+
+def test_a_relative_folder_of_data_counts_from_where_the_command_is_called(
+    two: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value, whole in (("data", two.root / "data"), ("~/data/", two.root / "home" / "data"), ("", "")):
+        monkeypatch.setenv("HOME", str(two.root / "home"))
+        monkeypatch.setenv("GENSRC_DATA", value)
+        two.run("chapters")
+        assert os.environ["GENSRC_DATA"] == str(whole)
 
 
 SCRATCH = [
