@@ -32,7 +32,7 @@ several = $${JOBS:+-n "$$JOBS" --dist loadscope} $$files
 # Else each of the processes that tests and chapters start compiles all of gensrc anew. Empty is as good as not there.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: book run site serve status check test test-fast unit notebooks settings threads float32 avx2 browser colab full \
+.PHONY: book run site serve status check test test-fast unit notebooks settings threads float32 avx2 links browser colab full \
 	colab-image publish clean
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
@@ -92,6 +92,10 @@ float32: $(READY)
 avx2: $(READY)
 	$(named) OMP_NUM_THREADS=1 GENSRC_PRECISION=float32 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
 	MKL_ENABLE_INSTRUCTIONS=AVX2 $(NBVAL) $(several)
+
+# Do the links that lead out of the book still lead somewhere? It asks other hosts, so no part of `make test`.
+links: $(READY)
+	$(BOOK) links
 
 browser: $(READY)
 	$(PYTEST) -m browser

