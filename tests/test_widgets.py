@@ -124,8 +124,8 @@ def test_a_viewer_that_trusts_nothing_shows_the_picture_at_its_size_and_nothing_
     assert image.pop("src").startswith("data:image/png;base64,")
     assert image == {"alt": TEXTS["alt"], "width": "279", "height": "186"}
     assert seen.text == TEXTS["caption"]
-    style = re.search(r'<img [^>]*style="([^"]*)"', page)[1]
-    assert not re.search(r"position|overflow|aspect-ratio|left|top", style), "no part of it may be left alone"
+    styles = " ".join(re.findall(r' style="([^"]*)"', page))
+    assert not re.search(r"position|overflow|aspect-ratio|left|top", styles), "no part of it may be left alone"
 
 
 @pytest.mark.parametrize("colours", [1, 40, 300])
