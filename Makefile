@@ -72,9 +72,9 @@ check: $(READY)
 unit: $(READY)
 	OMP_NUM_THREADS=1 $(PYTEST) -n 2 --dist loadfile -m "not browser" --ignore=tests/book/release/test_colab.py
 
-# Every stored output again, two chapters at a time, each on one thread.
+# Every stored output again, two chapters at a time (JOBS says how many), each on one thread.
 notebooks: $(READY)
-	$(all_named) OMP_NUM_THREADS=1 $(NBVAL) -n 2 --dist loadscope $$files
+	$(all_named) OMP_NUM_THREADS=1 $(NBVAL) -n "$${JOBS:-2}" --dist loadscope $$files
 
 # All settings, also where one has failed.
 settings: $(READY)
