@@ -488,7 +488,8 @@ def test_a_link_that_leads_nowhere_is_found(book, tmp_path):
         threading.Thread(target=running.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{running.server_port}"
         owner = "https://github.com/OWNER/generative-ai-from-source"
-        book.write("book/glossary.md", f"# Glossary\n\n[a]({address}/there.html) [b]({owner}/tree/main)\n")
+        inside = ":::{card} c\n:link: intro.html#part\n:link-type: url\n:::\n"
+        book.write("book/glossary.md", f"# Glossary\n\n[a]({address}/there.html) [b]({owner}/tree)\n\n{inside}")
         book.build("linkcheck")
         assert book.status == 0
         book.write("book/glossary.md", f"# Glossary\n\n[a]({address}/gone.html)\n")
