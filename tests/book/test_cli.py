@@ -103,7 +103,8 @@ def test_a_readers_own_notebooks_are_no_chapters_and_one_note_says_so(two: Any) 
     assert said.partition("note:")[0] == without
     for command in ("clean", "chapters"):
         assert two.run(command)[0] == 0
-    assert two.run("execute", "Untitled")[0] == 2
+    status, said = two.run("execute", "Untitled")
+    assert (status, said.count("note: no chapter"), "there is no chapter 'Untitled'" in said) == (2, 1, True)
 
 
 def test_an_unknown_profile_is_refused_with_the_list(two: Any) -> None:
