@@ -16,6 +16,11 @@ ifneq ($(filter chapter=% chapters=% CHAPTERS=% profile=% jobs=% port=% reposito
 $(error Write CHAPTER=, PROFILE=, JOBS=, PORT= and REPOSITORY= in capitals: make tells them apart)
 endif
 
+OF_CHAPTERS := run notebooks settings threads float32 avx2 full
+ifneq ($(and $(filter command,$(origin CHAPTER)),$(CHAPTER),$(filter-out $(OF_CHAPTERS),$(or $(MAKECMDGOALS),book))),)
+$(error CHAPTER= is for $(OF_CHAPTERS): all else concerns the whole book)
+endif
+
 BIN := .venv/bin
 READY := .venv/ready
 # By their modules, since a script in .venv/bin knows Python by the place where the clone once was.
@@ -25,8 +30,8 @@ PYTEST := $(BIN)/python -m pytest
 NBVAL := $(PYTEST) --nbval
 # The notebooks that CHAPTER means: without it all, or the one on which CI tries what every chapter has to bear.
 MODEL := 03-vae
-all_named = files=$$($(BOOK) chapters $${CHAPTER:+"$$CHAPTER"}) &&
-named = files=$$($(BOOK) chapters "$${CHAPTER:-$(MODEL)}") &&
+all_named = files=$$($(BOOK) chapters -- $${CHAPTER:+"$$CHAPTER"}) &&
+named = files=$$($(BOOK) chapters -- "$${CHAPTER:-$(MODEL)}") &&
 several = $${JOBS:+-n "$$JOBS" --dist loadscope} $$files
 
 # Else each of the processes that tests and chapters start compiles all of gensrc anew. Empty is as good as not there.
@@ -43,7 +48,7 @@ book: $(READY)
 	$(BOOK) site
 
 run: $(READY)
-	$(BOOK) execute --profile "$$PROFILE" $${JOBS:+--jobs "$$JOBS"} $${CHAPTER:+"$$CHAPTER"}
+	$(BOOK) execute --profile "$$PROFILE" $${JOBS:+--jobs "$$JOBS"} $${CHAPTER:+-- "$$CHAPTER"}
 
 site: $(READY)
 	$(BOOK) site
@@ -106,7 +111,7 @@ colab: $(READY)
 
 # What the GPU runner does: every chapter trained in full, and its figures held against the recorded ones.
 full: $(READY)
-	$(BOOK) execute --profile full --results _build/results "$${CHAPTER:---all}"
+	$(BOOK) execute --profile full --results _build/results $${CHAPTER:+--} "$${CHAPTER:---all}"
 	$(BOOK) compare _build/results book/results
 
 # What runs in Colab's own image, without .venv, since what is installed there is what is tried.

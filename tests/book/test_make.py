@@ -149,7 +149,9 @@ def test_serve_hands_on_the_port(folder: Path) -> None:
     assert log(folder) == ["gensrc-book serve"]
 
 
-NO_CHAPTERS = [("notebooks", name) for name in ("1-part", "03-*x", "03-vae 3-vae", "$(touch made)", "'; touch made; '")]
+NO_CHAPTERS = [
+    ("notebooks", name) for name in ("1-part", "03-*x", "03-vae 3-vae", "$(touch made)", "'; touch made; '", "--help")
+]
 NO_CHAPTERS += [(target, "03-vaee") for target in ("notebooks", "settings", "threads", "float32", "avx2")]
 
 
@@ -166,8 +168,16 @@ def test_a_name_that_means_no_chapter_runs_nothing(folder: Path, target: str, na
 @pytest.mark.parametrize("target", ["run", "full"])
 def test_what_executes_hears_the_name_as_it_was_given(folder: Path, target: str) -> None:
     add_chapters(folder)
-    make(folder, target, "CHAPTER=*")
-    assert log(folder)[1].endswith(" *")
+    make(folder, target, "CHAPTER=* --all")
+    assert log(folder)[1].endswith(" -- * --all")
+
+
+@pytest.mark.parametrize("target", ["book", "test", "status", "check", "site", "serve", "clean"])
+def test_what_concerns_the_whole_book_takes_no_chapter(folder: Path, target: str) -> None:
+    done = make(folder, target, "CHAPTER=03-vae")
+    assert done.returncode != 0
+    assert "CHAPTER= is for run notebooks settings" in done.stderr
+    assert log(folder) == []
 
 
 def test_settings_in_small_letters_are_refused(folder: Path) -> None:
@@ -179,7 +189,7 @@ def test_settings_in_small_letters_are_refused(folder: Path) -> None:
 
 def test_run_hands_on_what_it_is_told(folder: Path) -> None:
     make(folder, "run", "CHAPTER=03-vae", "PROFILE=full", "JOBS=1")
-    assert log(folder)[-1] == "gensrc-book execute --profile full --jobs 1 03-vae"
+    assert log(folder)[-1] == "gensrc-book execute --profile full --jobs 1 -- 03-vae"
     make(folder, "run")
     assert log(folder) == ["gensrc-book execute --profile quick"]
 
