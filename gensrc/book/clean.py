@@ -18,9 +18,9 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # The version is left out: another Python that prints the same is no change.
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 
-# Jupyter gives a new cell eight hexadecimal digits or a UUID, VS Code the digits behind a mark, Colab twelve signs.
+# Jupyter gives a new cell eight hexadecimal digits or a UUID, VS Code the digits behind a mark, Colab twelve signs of each kind.
 RANDOM_ID = re.compile(
-    r"(?:#?VSC-)?[0-9a-f]{8}(-[0-9a-f]{4}){0,3}(-[0-9a-f]{12})?|(?=.*[A-Z])(?=.*[\d_a-z])[\w-]{12}", re.ASCII
+    r"(?:#?VSC-)?[0-9a-f]{8}(-[0-9a-f]{4}){0,3}(-[0-9a-f]{12})?|(?=.*\d)(?=.*[A-Z])(?=.*[a-z])[\w-]{12}", re.ASCII
 )
 # "Epoch 1:  40%|####      | 4/10 [00:01<00:02, 3.20it/s]", "4it [00:01, 3.2it/s]", tqdm's box of widgets
 PROGRESS = re.compile(r"(?s)\s*(.*\d+%\|.*\|.*\[.*\]|.*\d+\S*(it|\w+)? \[\d+:\d+.*\]|HBox\(children=.*)\s*")

@@ -164,10 +164,12 @@ def test_random_cell_ids_become_stable_and_chosen_ones_stay() -> None:
     clean.clean(nb)
     names = [cell["id"] for cell in nb.cells]
     assert names == ["cell-0001", "the-idea", "cell-0002", "cell-0003", "cell-0004", "cell-0005"]
-    for number, name in enumerate(["Xb3kQ0_aZ-9s", "#VSC-3f0a9c1e", "VSC-3f0a9c1e", "introduction", "The-Idea", "x"]):
+    for number, name in enumerate(
+        ["Xb3kQ0_aZ-9s", "#VSC-3f0a9c1e", "VSC-3f0a9c1e", "Introduction", "VAE-overview", "x"]
+    ):
         nb.cells[number]["id"] = name
     names = [cell["id"] for cell in clean.clean(nb).cells]
-    assert names == ["cell-0001", "cell-0002", "cell-0003", "introduction", "The-Idea", "x"]
+    assert names == ["cell-0001", "cell-0002", "cell-0003", "Introduction", "VAE-overview", "x"]
 
 
 def test_a_cell_put_in_between_changes_no_other_id() -> None:
