@@ -18,7 +18,7 @@ KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # The version is left out: another Python that prints the same is no change.
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 
-# Jupyter gives a new cell eight hexadecimal digits or a UUID, VS Code the digits behind a mark, Colab twelve signs of each kind.
+# Jupyter gives a new cell eight hexadecimal digits or a UUID, VS Code the digits behind a mark, Colab twelve signs.
 RANDOM_ID = re.compile(
     r"(?:#?VSC-)?[0-9a-f]{8}(-[0-9a-f]{4}){0,3}(-[0-9a-f]{12})?|(?=.*\d)(?=.*[A-Z])(?=.*[a-z])[\w-]{12}", re.ASCII
 )
