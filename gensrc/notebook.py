@@ -179,7 +179,8 @@ def _kept_progress(run: Run, name: str, what: list[Any]) -> Iterator[None]:
 def _progress_folder(run: Run, name: str, what: list[Any]) -> Path:
     """Where the progress of a training is kept; what an older version of the code has left there is removed."""
     package = Path(__file__).resolve().parent
-    code = [path.read_bytes() for path in sorted(package.rglob("*.py")) if "book" not in path.parts]
+    files = [path for path in sorted(package.rglob("*.py")) if not path.is_relative_to(package / "book")]
+    code = [path.read_bytes() for path in files]
     told = json.dumps([run.chapter, run.seed, what, _program()], default=str).encode()
     digest = hashlib.sha256(b"".join([told, *code])).hexdigest()[:16]
     repository = checkpoints.SHIPPED.parents[1]

@@ -2,8 +2,9 @@
 
 `explore(render, ...)` shows `render(**values)` for every value that its controls can take. With a live kernel,
 the sliders are ipywidgets and the picture is rendered for each change. The same output has an HTML figure for
-the static page: all pictures rendered ahead on one sheet, native range inputs and a small script
-(explore.js). Without a script the middle picture is shown.
+the static page: the middle picture, and a small script (explore.js) that puts all pictures, rendered ahead on one
+sheet, in its place and native range inputs below. So where no script runs, or a viewer of notebooks takes scripts,
+styles and attributes out of what it does not trust, there is that picture with its caption, and nothing dead beside it.
 """
 
 import base64
@@ -214,24 +215,20 @@ def with_palette(array: np.ndarray) -> Image.Image | None:
 
 
 def figure(frames: Sequence[np.ndarray], controls: Sequence[Control], name: str, caption: str, alt: str) -> str:
-    """The HTML figure: a window on the sheet of all pictures, a slider a control, caption and script."""
+    """The HTML figure: the middle picture and its caption, and for the script the sheet of all and the controls."""
     provenance.record(SCRIPT)  # it stands in the stored output, so a change of it makes the chapter stale
     columns = sheet_columns(controls)
-    rows = math.ceil(len(frames) / columns)
     height, width = frames[0].shape[:2]
-    place = position(controls, [c.middle for c in controls])
-    source = base64.b64encode(png(sheet(frames, columns))).decode()
-    window = f"position:relative;overflow:hidden;max-width:100%;aspect-ratio:{width}/{height};"
-    window += f"width:{max(1, round(VIEW_WIDTH / width)) * width}px"
-    image = f"position:absolute;max-width:none;margin:0;width:{100 * columns}%;height:{100 * rows}%;"
-    image += f"left:{-100 * (place % columns)}%;top:{-100 * (place // columns)}%;image-rendering:pixelated"
+    scale = max(1, round(VIEW_WIDTH / width))
+    told = [{"label": c.label, "texts": c.texts, "value": c.middle} for c in controls]
+    still = frames[position(controls, [c.middle for c in controls])]
     lines = [
-        f'<figure class="gensrc-explore" data-name="{html.escape(name)}" data-columns="{columns}">',
-        f'<div class="gensrc-explore-view" style="{window}">',
-        f'<img alt="{html.escape(alt)}" style="{image}" src="data:image/png;base64,{source}"></div>',
-        '<div class="gensrc-explore-controls" hidden>',
-        *(slider(control) for control in controls),
-        "</div>",
+        f'<figure class="gensrc-explore" data-name="{html.escape(name)}" data-columns="{columns}"',
+        f' data-controls="{html.escape(json.dumps(told, ensure_ascii=False))}"',
+        f' data-sheet="{in_page(sheet(frames, columns))}">',
+        '<div class="gensrc-explore-view" style="width:fit-content;max-width:100%">',
+        f'<img alt="{html.escape(alt)}" width="{scale * width}" height="{scale * height}"',
+        f' style="max-width:100%;height:auto;image-rendering:pixelated" src="{in_page(still)}"></div>',
         f"<figcaption>{html.escape(caption)}</figcaption>",
         f"<script>\n{SCRIPT.read_text(encoding='utf8').strip()}\n</script>",
         "</figure>",
@@ -251,15 +248,9 @@ def sheet_columns(controls: Sequence[Control]) -> int:
     return size if len(controls) > 1 else math.ceil(math.sqrt(size))
 
 
-def slider(control: Control) -> str:
-    """A native range input whose screen-reader text is the value, not its index."""
-    texts = html.escape(json.dumps(control.texts, ensure_ascii=False))
-    label, text = html.escape(control.label), html.escape(control.texts[control.middle])
-    return (
-        f'<label><span>{label}</span> <input type="range" min="0" max="{len(control.values) - 1}" step="1" '
-        f'value="{control.middle}" aria-label="{label}" aria-valuetext="{text}" data-texts="{texts}"> '
-        f'<span class="gensrc-explore-value" aria-hidden="true">{text}</span></label>'
-    )
+def in_page(array: np.ndarray) -> str:
+    """The address of a picture that lies in the page itself."""
+    return "data:image/png;base64," + base64.b64encode(png(array)).decode()
 
 
 # --- The live kernel -------------------------------------------------------------------------------

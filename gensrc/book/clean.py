@@ -1,4 +1,4 @@
-"""Quiet diffs: what an execution leaves in a notebook that says nothing about the chapter is taken out.
+"""Quiet diffs: what an execution or an editor leaves in a notebook that says nothing about the chapter is taken out.
 
 Cleaning is idempotent and depends on the notebook alone, so that executing an unchanged chapter twice on one
 machine gives the same file, byte for byte.
@@ -11,32 +11,25 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-NOTEBOOK_NOISE = ("papermill", "widgets", "colab", "vscode", "orig_nbformat", "orig_nbformat_minor")
-CELL_NOISE = (
-    "papermill",
-    "execution",
-    "ExecuteTime",
-    "colab",
-    "id",
-    "outputId",
-    "vscode",
-    "collapsed",
-    "scrolled",
-)
+# All that stays of the metadata: what the book reads, and by what Jupyter protects a cell. Each editor leaves more.
+KEPT_OF_NOTEBOOK = {"gensrc", "kernelspec", "language_info"}
+KEPT_OF_CELL = {"tags", "mystnb", "editable", "deletable"}
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 # The version is left out: another Python that prints the same is no change.
 LANGUAGE = {"name": "python", "pygments_lexer": "ipython3"}
 
-# Jupyter gives a new cell eight hexadecimal digits or a UUID.
-RANDOM_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){0,3}(-[0-9a-f]{12})?")
+# Jupyter gives a new cell eight hexadecimal digits or a UUID, VS Code the digits behind a mark, Colab twelve signs.
+RANDOM_ID = re.compile(
+    r"(?:#?VSC-)?[0-9a-f]{8}(-[0-9a-f]{4}){0,3}(-[0-9a-f]{12})?|(?=.*\d)(?=.*[A-Z])(?=.*[a-z])[\w-]{12}", re.ASCII
+)
 # "Epoch 1:  40%|####      | 4/10 [00:01<00:02, 3.20it/s]", "4it [00:01, 3.2it/s]", tqdm's box of widgets
 PROGRESS = re.compile(r"(?s)\s*(.*\d+%\|.*\|.*\[.*\]|.*\d+\S*(it|\w+)? \[\d+:\d+.*\]|HBox\(children=.*)\s*")
 
 
 def clean(nb: "NotebookNode") -> "NotebookNode":
     """Take the noise out of `nb`, in place."""
-    for key in NOTEBOOK_NOISE:
-        nb.metadata.pop(key, None)
+    _name_cells(nb)
+    _keep_only(KEPT_OF_NOTEBOOK, nb.metadata)
     nb.metadata["kernelspec"] = dict(KERNEL)
     nb.metadata["language_info"] = dict(LANGUAGE)
     for cell in nb.cells:
@@ -44,7 +37,6 @@ def clean(nb: "NotebookNode") -> "NotebookNode":
         if cell.cell_type == "code":
             cell.outputs = _merged([kept for output in cell.outputs if (kept := _clean_output(output))])
             _describe_figure(cell)
-    _name_cells(nb)
     return nb
 
 
@@ -55,9 +47,13 @@ def dumps(nb: "NotebookNode") -> str:
     return nbformat.v4.writes(nb).rstrip("\n") + "\n"
 
 
+def _keep_only(kept: set[str], metadata: dict[str, Any]) -> None:
+    for key in [key for key in metadata if key not in kept]:
+        del metadata[key]
+
+
 def _clean_metadata(cell: "NotebookNode") -> None:
-    for key in CELL_NOISE:
-        cell.metadata.pop(key, None)
+    _keep_only(KEPT_OF_CELL, cell.metadata)
     if not cell.metadata.get("tags", True):
         del cell.metadata["tags"]
 
@@ -71,6 +67,7 @@ def _clean_output(output: "NotebookNode") -> "NotebookNode | None":
     data = output.get("data")
     if data is not None:
         data.pop(WIDGET_VIEW, None)
+        _keep_only({"gensrc", *data}, output.metadata)  # besides ours, what a picture says of itself
     return None if data == {} else output
 
 
@@ -120,10 +117,13 @@ def _name_cells(nb: "NotebookNode") -> None:
     kept: set[str] = set()
     nameless = []
     for cell in nb.cells:
-        name = cell.get("id", "")
-        if not name or name in kept or RANDOM_ID.fullmatch(name):
+        # Colab moves a cell's id into its metadata, and whoever reads the file gives it a random one.
+        own = (cell.get("id"), cell.metadata.get("id"))
+        name = next((name for name in own if name and not RANDOM_ID.fullmatch(str(name)) and name not in kept), None)
+        if name is None:
             nameless.append(cell)
         else:
+            cell["id"] = name
             kept.add(name)
     free = (name for number in range(1, len(nb.cells) + 1) if (name := f"cell-{number:04d}") not in kept)
     for cell, name in zip(nameless, free, strict=False):

@@ -25,6 +25,8 @@ Command = Callable[[argparse.Namespace], int]
 def main(arguments: list[str] | None = None) -> int:
     _print_anything()
     options = parser().parse_args(arguments)
+    if folder := os.environ.get("GENSRC_DATA"):  # each chapter runs in a folder of its own
+        os.environ["GENSRC_DATA"] = os.path.abspath(os.path.expanduser(folder))
     try:
         with _ended_by_signals():
             status = options.run(options)
@@ -124,6 +126,9 @@ def _add_running(commands: argparse._SubParsersAction) -> None:
 def _add_checking(commands: argparse._SubParsersAction) -> None:
     _add(commands, "status", status, "say which chapters are stale, and why")
 
+    one = _add(commands, "chapters", chapters, "print the notebooks of the chapters that are meant, one a line")
+    _add_chapters(one, "default: all")
+
     one = _add(commands, "clean", clean, "take out what makes diffs noisy")
     _add_chapters(one, "default: all")
 
@@ -133,6 +138,7 @@ def _add_checking(commands: argparse._SubParsersAction) -> None:
 
 def _add_publishing(commands: argparse._SubParsersAction) -> None:
     _add(commands, "site", site, "build the site, strictly, in _build/html")
+    _add(commands, "links", links, "ask every address that the pages link whether it is there")
     one = _add(commands, "serve", serve, "serve the built site on this machine")
     one.add_argument("--port", type=int, default=8000, help="default: %(default)s")
 
@@ -155,7 +161,8 @@ def _add(commands: argparse._SubParsersAction, name: str, run: Command, text: st
 
 
 def _add_chapters(command: argparse.ArgumentParser, default: str) -> None:
-    command.add_argument("chapter", nargs="*", help=f"such as 2-gans-to-transformers/03-vae or 03-vae ({default})")
+    names = "such as 2-gans-to-transformers/03-vae, 03-vae or '*'"
+    command.add_argument("chapter", nargs="*", help=f"{names} ({default})")
 
 
 def _add_publisher(command: argparse.ArgumentParser, whose: str) -> None:
@@ -178,11 +185,17 @@ def execute(options: argparse.Namespace) -> int:
         timeout=options.timeout,
         results=options.results,
     )
+    _tell_of_scratch(root)
     asked = options.chapter or options.all
     chapters = repository.choose(root, options.chapter) if asked else execute.needed(plan)
     if not chapters:
         print("Nothing to execute: no chapter is stale.")
     return 0 if execute.execute(plan, chapters) else 1
+
+
+def _tell_of_scratch(root: Path) -> None:
+    if note := repository.note_on_scratch(root):
+        print(note, file=sys.stderr)
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -214,8 +227,19 @@ def status(options: argparse.Namespace) -> int:
         rows = [staleness.status(prints, chapter) for chapter in repository.chapters(prints.root)]
     finally:
         gc.enable()
+    _tell_of_scratch(prints.root)
     print(staleness.table(rows))
     return 1 if any(row.reasons for row in rows) else 0
+
+
+def chapters(options: argparse.Namespace) -> int:
+    """For the Makefile, which hands the files to nbval: so never nothing, which pytest would take for everything."""
+    root = repository.find_root()
+    found = repository.choose(root, options.chapter)
+    if not found:
+        raise BookError("there are no chapters in notebooks/ yet.")
+    print("\n".join(repository.notebook_path(Path(), chapter).as_posix() for chapter in found))
+    return 0
 
 
 def clean(options: argparse.Namespace) -> int:
@@ -257,6 +281,13 @@ def site(options: argparse.Namespace) -> int:
     from gensrc.book.site import build
 
     print(f"The site is at {build.build() / 'index.html'}")
+    return 0
+
+
+def links(options: argparse.Namespace) -> int:
+    from gensrc.book.site import build
+
+    print(f"Every link leads somewhere; the list is {build.check_links()}")
     return 0
 
 

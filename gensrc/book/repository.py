@@ -5,6 +5,8 @@ keyboard can mend is a `BookError`, whose message is one sentence that says what
 """
 
 import ast
+import difflib
+import fnmatch
 import json
 import re
 from pathlib import Path
@@ -34,28 +36,74 @@ def find_root(start: Path | None = None) -> Path:
     )
 
 
+CHAPTER = re.compile(r"[0-9]-[a-z0-9-]+/[0-9][0-9]-[a-z0-9-]+")  # 2-gans-to-transformers/03-vae
+
+
 def chapters(root: Path) -> list[str]:
     """The names of all chapters, in the order of the book: paths below notebooks/ without .ipynb."""
+    return [name for name in _notebooks(root) if CHAPTER.fullmatch(name)]
+
+
+def scratch(root: Path) -> list[str]:
+    """Notebooks below notebooks/ whose name or place is no chapter's: a reader's own, and copies. Left alone."""
+    return [name for name in _notebooks(root) if not CHAPTER.fullmatch(name)]
+
+
+def note_on_scratch(root: Path) -> str:
+    """One sentence on notebooks that are no chapters; '' where there are none."""
+    if not (found := scratch(root)):
+        return ""
+    names = ", ".join(f"notebooks/{name}.ipynb" for name in found[:5]) + (", ..." if len(found) > 5 else "")
+    return f"note: no chapter, since it is not called notebooks/N-PART/NN-NAME.ipynb, and left alone: {names}."
+
+
+def _notebooks(root: Path) -> list[str]:
     folder = root / "notebooks"
-    paths = (path.relative_to(folder) for path in folder.rglob("*.ipynb"))
-    return sorted(
-        path.with_suffix("").as_posix() for path in paths if not any(part.startswith(".") for part in path.parts)
-    )
+    paths = (path.relative_to(folder) for path in folder.rglob("*.ipynb") if path.is_file())
+    visible = (path for path in paths if not any(part.startswith(".") for part in path.parts))
+    return sorted(path.with_suffix("").as_posix() for path in visible)
 
 
 def choose(root: Path, names: list[str]) -> list[str]:
-    """The chapters that `names` mean: full names, paths of notebooks, or last parts that only one has."""
+    """The chapters that `names` mean: full names, paths of notebooks, last parts that only one has, patterns.
+
+    A name may hold several, with spaces between them. Without any, all chapters. Raises BookError for one that means
+    no chapter or, unless it is a pattern such as `*-vae*`, more than one.
+    """
     known = chapters(root)
-    return list(dict.fromkeys(_chosen(name, known) for name in names)) if names else known
+    if not names:
+        return known
+    asked = [name for given in names for name in given.split()]
+    if not asked:
+        raise BookError("the name of a chapter is empty: write one, such as 03-vae, or none at all.")
+    return list(dict.fromkeys(chapter for name in asked for chapter in _chosen(name, known)))
 
 
-def _chosen(name: str, known: list[str]) -> str:
+def _chosen(name: str, known: list[str]) -> list[str]:
     wanted = name.removesuffix(".ipynb").rpartition("notebooks/")[2]
-    fits = [wanted] if wanted in known else [chapter for chapter in known if chapter.endswith("/" + wanted)]
-    if len(fits) == 1:
-        return fits[0]
-    problem = f"more than one chapter is called '{name}'" if fits else f"there is no chapter '{name}'"
-    raise BookError(f"{problem}; the chapters are: {', '.join(fits or known) or 'none yet'}.")
+    if any(sign in wanted for sign in "*?["):
+        fits = [chapter for chapter in known if any(fnmatch.fnmatchcase(c, wanted) for c in _names(chapter))]
+    else:
+        fits = [wanted] if wanted in known else [chapter for chapter in known if wanted in _names(chapter)]
+        if len(fits) > 1:
+            raise BookError(f"more than one chapter is called '{name}'; the chapters are: {', '.join(fits)}.")
+    if not fits:
+        raise BookError(f"there is no chapter '{name}'; {_nearest(wanted, known)}.")
+    return fits
+
+
+def _names(chapter: str) -> tuple[str, str]:
+    """2-gans-to-transformers/03-vae goes by 03-vae too."""
+    return chapter, chapter.rpartition("/")[2]
+
+
+def _nearest(wanted: str, known: list[str]) -> str:
+    """The chapters with a name like `wanted`, or all of them if none is alike, in words."""
+    by_name = {name: chapter for chapter in known for name in _names(chapter)}
+    close = difflib.get_close_matches(wanted.lower(), by_name, n=3, cutoff=0.6)
+    if close:
+        return f"the nearest are: {', '.join(dict.fromkeys(by_name[name] for name in close))}"
+    return f"the chapters are: {', '.join(known) or 'none yet'}"
 
 
 def notebook_path(root: Path, chapter: str) -> Path:

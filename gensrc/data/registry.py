@@ -146,13 +146,18 @@ def _find(file: File) -> Path | None:
 
 
 def _own_folder() -> Path | None:
+    """The whole path of the folder that GENSRC_DATA names; a relative one counts from the working folder."""
     value = os.environ.get("GENSRC_DATA")
     if not value:
         return None
-    folder = Path(value).expanduser()
-    if not os.path.isdir(folder):
-        raise DataError(f"GENSRC_DATA names {folder}, which is no folder: create it, or unset the variable.")
-    return folder
+    # Unlike that of Path this expanduser leaves the name of nobody as it is, and raises nothing.
+    folder = Path(os.path.expanduser(value))
+    if os.path.isdir(folder):
+        return folder.absolute()
+    what = "which is a file: name the folder that it lies in" if folder.exists() else "which is no folder: create it"
+    if not folder.is_absolute():
+        what += f", or write its whole path, since this one counts from {Path.cwd()}"
+    raise DataError(f"GENSRC_DATA names {folder}, {what}, or unset the variable.")
 
 
 def _cache() -> Path:

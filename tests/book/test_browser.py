@@ -443,9 +443,9 @@ def tint(place: int) -> np.ndarray:
     return np.full((4, 6, 3), [place % 16 * 16, place // 16 * 16, 128]) / 255
 
 
-def place_in(page, index=0) -> int:
+def place_in(page, index=0, part=".gensrc-explore-view") -> int:
     """Which of the tinted pictures an explorer shows, by the colour at its middle."""
-    shot = page.locator(".gensrc-explore-view").nth(index).screenshot()
+    shot = page.locator(part).nth(index).screenshot()
     array = np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"))
     red, green, blue = array[array.shape[0] // 2, array.shape[1] // 2].tolist()
     assert blue == 128
@@ -529,6 +529,28 @@ def test_without_a_script_the_middle_picture_stands_alone(open_page, explorers):
     assert [place_in(page, index) for index in range(4)] == [2, 10, 42, 2]
     assert page.locator("input:visible").count() == 0
     assert page.locator("figcaption").first.is_visible()
+
+
+# What viewers of notebooks leave of an output that they do not trust: no script, few attributes, few styles or none.
+SANITISE = """kept => {
+  for (const script of document.querySelectorAll('script')) script.remove();
+  for (const element of document.querySelectorAll('figure, figure *')) {
+    for (const { name } of [...element.attributes])
+      if (![...kept, 'alt', 'src', 'width', 'height', 'class'].includes(name)) element.removeAttribute(name);
+    for (const name of ['aspect-ratio', 'image-rendering']) element.style.removeProperty(name);
+  }
+}"""
+
+
+@pytest.mark.parametrize("kept", [["style"], []], ids=["some styles", "no style"])
+def test_a_notebook_that_is_not_trusted_shows_the_middle_picture_at_its_size(open_page, explorers, kept):
+    page = open_page("", address=explorers, java_script_enabled=False)
+    page.evaluate(SANITISE, kept)
+    assert [place_in(page, index, "figure img") for index in range(4)] == [2, 10, 42, 2]
+    for image in page.locator("figure img").all():
+        box = image.bounding_box()
+        assert (box["width"], box["height"]) == (282, 188)
+    assert page.locator("input").count() == 0
 
 
 def test_the_first_page_shows_an_explorer_that_works(open_page):

@@ -35,6 +35,48 @@ def test_stamps_of_tools_go_and_the_authors_metadata_stay() -> None:
     assert cleaned(metadata=mine).metadata == mine
 
 
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"slideshow": {"slide_type": "slide"}},
+        {"jp-MarkdownHeadingCollapsed": True, "heading_collapsed": True},
+        {"jupyter": {"source_hidden": True, "outputs_hidden": True}, "collapsed": False, "scrolled": True},
+        {"id": "Xb3kQ0_aZ-9s", "outputId": "5f", "colab": {"base_uri": "x"}, "cellView": "form"},
+        {"vscode": {"languageId": "python"}, "notebookRunGroups": {"groupValue": "1"}},
+        {"pycharm": {"name": "#%%"}, "nbgrader": {}, "ExecuteTime": {}, "trusted": True, "what comes next": 1},
+    ],
+)
+def test_what_editors_leave_goes(left: dict[str, Any]) -> None:
+    mine = {"tags": ["parameters"]}
+    assert cleaned(metadata=mine | left).metadata == mine
+    nb = clean.clean(new_notebook(metadata=left | {"accelerator": "GPU", "toc": {}, "gensrc": {"hash": "x"}}))
+    assert sorted(nb.metadata) == ["gensrc", "kernelspec", "language_info"]
+
+
+def test_of_an_output_stays_what_the_book_and_the_picture_say() -> None:
+    said = {"image/png": {"alt": "A line."}, "gensrc": {"figure": FIGURE}}
+    (output,) = cleaned(display({"image/png": "AAAA"}, **said, colab={}, needs_background="light")).outputs
+    assert output.metadata == said
+
+
+def test_a_copy_that_colab_has_saved_keeps_its_ids(book: Any) -> None:
+    """Colab writes an older format, in which cells have no ids, and puts them among the metadata."""
+    path = book.chapter("1-part/01-a", "print(1)", "print(2)", "print(3)")
+    book.run("clean")
+    nb = book.read("1-part/01-a")
+    nb.cells[4]["id"], nb.cells[5]["id"] = "the-idea", "cell-0009"
+    book.save("1-part/01-a", nb)
+    before = path.read_bytes()
+    data = json.loads(before)
+    for cell in data["cells"]:
+        cell["metadata"] = {**cell["metadata"], "id": cell.pop("id")}
+    data["metadata"] |= {"accelerator": "GPU", "colab": {"provenance": []}}
+    data["nbformat_minor"] = 0
+    path.write_text(json.dumps(data))
+    assert book.run("clean") == (0, "cleaned 1-part/01-a\n")
+    assert path.read_bytes() == before
+
+
 def test_the_notebooks_metadata_become_small() -> None:
     metadata = {
         "gensrc": {"hash": "x"},
@@ -122,6 +164,12 @@ def test_random_cell_ids_become_stable_and_chosen_ones_stay() -> None:
     clean.clean(nb)
     names = [cell["id"] for cell in nb.cells]
     assert names == ["cell-0001", "the-idea", "cell-0002", "cell-0003", "cell-0004", "cell-0005"]
+    for number, name in enumerate(
+        ["Xb3kQ0_aZ-9s", "#VSC-3f0a9c1e", "VSC-3f0a9c1e", "Introduction", "VAE-overview", "x"]
+    ):
+        nb.cells[number]["id"] = name
+    names = [cell["id"] for cell in clean.clean(nb).cells]
+    assert names == ["cell-0001", "cell-0002", "cell-0003", "Introduction", "VAE-overview", "x"]
 
 
 def test_a_cell_put_in_between_changes_no_other_id() -> None:

@@ -40,6 +40,77 @@ def test_a_name_that_fits_two_chapters_is_refused(two: Any) -> None:
     assert (status, "more than one chapter is called '02-b'" in said) == (2, True)
 
 
+@pytest.mark.parametrize("command", ["execute", "clean", "check", "chapters"])
+def test_a_misspelt_chapter_is_refused_with_the_nearest(two: Any, command: str) -> None:
+    for part in ("3-part/03-vae", "3-part/04-vae-applications"):
+        two.chapter(part, "print(3)")
+    before = {path: path.read_bytes() for path in two.root.rglob("*") if path.is_file()}
+    for name in ("03-vaee", "03-VAE", "part/03-vae", "notebooks/3-part/03-vae-Copy1.ipynb"):
+        status, said = two.run(command, "01-a", name)
+        assert status == 2
+        assert said.startswith(f"gensrc-book: there is no chapter '{name}'; the nearest are: 3-part/03-vae")
+    assert {path: path.read_bytes() for path in two.root.rglob("*") if path.is_file()} == before
+
+
+def test_the_notebooks_of_chapters_are_listed_and_never_none(two: Any) -> None:
+    assert two.run("chapters") == (0, f"notebooks/{A}.ipynb\nnotebooks/{B}.ipynb\n")
+    assert two.run("chapters", "02-b 01-a", "01-a") == (0, f"notebooks/{B}.ipynb\nnotebooks/{A}.ipynb\n")
+    for pattern in ("*", "[12]-*/*", "0?-*"):
+        assert two.run("chapters", pattern) == two.run("chapters")
+    assert two.run("chapters", "2-*") == (0, f"notebooks/{B}.ipynb\n")
+    for pattern in ("9-*", "*vae*"):
+        assert f"there is no chapter '{pattern}'" in two.run("chapters", pattern)[1]
+    status, said = two.run("chapters", " ")
+    assert (status, "the name of a chapter is empty" in said) == (2, True)
+    for chapter in (A, B):
+        two.path(chapter).unlink()
+    assert two.run("chapters") == (2, "gensrc-book: there are no chapters in notebooks/ yet.\n")
+
+
+def test_a_relative_folder_of_data_counts_from_where_the_command_is_called(
+    two: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value, whole in (("data", two.root / "data"), ("~/data/", two.root / "home" / "data"), ("", "")):
+        monkeypatch.setenv("HOME", str(two.root / "home"))
+        monkeypatch.setenv("GENSRC_DATA", value)
+        two.run("chapters")
+        assert os.environ["GENSRC_DATA"] == str(whole)
+
+
+SCRATCH = [
+    "Untitled",
+    "1-part/Untitled",
+    "1-part/Untitled1",
+    "1-part/01-a-Copy1",
+    "1-part/01-a (1)",
+    "1-part/01-a copy",
+    "1-part/deeper/01-a",
+    "1-part/a",
+    "drafts/01-a",
+    "01-a",
+]
+
+
+def test_a_readers_own_notebooks_are_no_chapters_and_one_note_says_so(two: Any) -> None:
+    _, without = two.run("status")
+    for number, name in enumerate(SCRATCH):
+        two.write(f"notebooks/{name}.ipynb", ("", "{", "[]", "{}")[number % 4])
+    two.write("notebooks/1-part/.ipynb_checkpoints/Untitled-checkpoint.ipynb", "")
+    (two.root / "notebooks/1-part/folder.ipynb").mkdir()
+    assert repository.chapters(two.root) == [A, B]
+    assert repository.scratch(two.root) == sorted(SCRATCH)
+    status, said = two.run("status")
+    note = (
+        "note: no chapter, since it is not called notebooks/N-PART/NN-NAME.ipynb, and left alone: notebooks/01-a.ipynb"
+    )
+    assert (status, said.count(note), said.endswith(", ....\n")) == (1, 1, True)
+    assert said.partition("note:")[0] == without
+    for command in ("clean", "chapters"):
+        assert two.run(command)[0] == 0
+    status, said = two.run("execute", "Untitled")
+    assert (status, said.count("note: no chapter"), "there is no chapter 'Untitled'" in said) == (2, 1, True)
+
+
 def test_an_unknown_profile_is_refused_with_the_list(two: Any) -> None:
     assert two.run("execute", "--profile", "fast") == (
         2,

@@ -8,7 +8,7 @@ import matplotlib
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-TEXTS = {name: (ROOT / name).read_text() for name in ("CONTRIBUTING.md", "README.md")}
+TEXTS = {name: (ROOT / name).read_text() for name in ("CONTRIBUTING.md", "README.md", "SUPPORT.md")}
 TARGETS = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 

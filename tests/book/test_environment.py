@@ -120,6 +120,24 @@ def test_the_workflow_tries_each_supported_python() -> None:
     assert f"sys.version_info < ({PYTHONS[0].replace('.', ', ')})" in (ROOT / "Makefile").read_text()
 
 
+def test_git_checks_out_every_text_with_the_same_line_ends_and_no_weights_as_text() -> None:
+    listed = subprocess.run(["git", "ls-files", "--eol"], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    kinds = {tuple(re.findall(r"i/(\S+)\s.*attr/(.*?)\s*\t", line)[0]) for line in listed.splitlines()}
+    assert kinds - {("none", "text=auto eol=lf")} == {("lf", "text=auto eol=lf"), ("-text", "-text")}
+
+
+def test_code_is_checked_alike_in_a_folder_of_any_name(tmp_path: Path) -> None:
+    root = tmp_path / "a [x] #'%"
+    for name in ("pyproject.toml", "notebooks/ruff.toml"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text((ROOT / name).read_text())
+    (root / "gensrc").mkdir()
+    (root / "gensrc/__init__.py").touch()
+    (root / "notebooks/cell.py").write_text("import torch\n\nfrom gensrc import data\n\nprint(torch, data)\n")
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 def test_citation_licence_and_version_agree() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == gensrc.__version__

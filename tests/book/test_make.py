@@ -10,17 +10,22 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-# What `python3 -m venv` puts into .venv/bin here: each tool notes its arguments, and fails if a file tells it to.
+# What `python3 -m venv` puts into .venv/bin here: it notes its arguments, and fails if a file tells it to. Another file
+# says that it cannot be used; which chapters a name means it asks the real command.
 TOOL = """\
 #!/bin/sh
+case "$1 $3" in
+    "-c "*) test ! -e unusable; exit;;
+    "-m chapters") exec "$REAL_PYTHON" "$@";;
+esac
 echo "${0##*/} $*" >> log
 test ! -e fail
 """
 PYTHON = """\
 #!/bin/sh
 test "$1" != -c || exec "$REAL_PYTHON" -c "import sys; sys.version_info = $VERSION_INFO; exec(sys.argv[1])" "$2"
+rm -rf .venv unusable
 mkdir -p .venv/bin
-for name in gensrc-book ruff mypy; do cp tool ".venv/bin/$name"; done
 ln -sf ../../tool .venv/bin/python
 test ! -e no-ensurepip
 """
@@ -54,7 +59,8 @@ def make(folder: Path, *arguments: str, version: tuple[int, ...] = (3, 11, 0)) -
 
 
 def log(folder: Path) -> list[str]:
-    return (folder / "log").read_text().splitlines()
+    """What was asked, in order; the command of the book by its name."""
+    return (folder / "log").read_text().replace("python -m gensrc.book.cli", "gensrc-book").splitlines()
 
 
 def test_make_alone_installs_executes_and_builds(folder: Path) -> None:
@@ -114,30 +120,111 @@ def test_a_missing_python_is_told(folder: Path) -> None:
     assert "here nonesuch is missing" in done.stderr
 
 
+@pytest.mark.parametrize("ruin", ["no pip", "no python", "another place", "half made"])
+def test_an_environment_that_cannot_be_used_is_mended(folder: Path, ruin: str) -> None:
+    make(folder)
+    (folder / ".venv/old").touch()
+    if ruin == "no pip":  # or an old Python: what the check asks for fails
+        (folder / "unusable").touch()
+    elif ruin == "no python":
+        (folder / ".venv/bin/python").unlink()
+        (folder / ".venv/bin/python").symlink_to("/nowhere/python3")
+    elif ruin == "another place":
+        folder = folder.rename(folder.parent / "a 'new' [name] # %s, (x) $HOME")
+    else:
+        (folder / ".venv/ready").unlink()
+    done = make(folder, "status")
+    assert (done.returncode, log(folder)) == (0, [INSTALL, "gensrc-book status"])
+    anew = ruin in ("no pip", "no python")
+    assert ("The environment in .venv cannot be used" in done.stdout) is anew
+    assert (folder / ".venv/old").exists() is not anew
+    make(folder, "status")
+    assert log(folder) == ["gensrc-book status"], "it is mended once"
+
+
+def test_serve_hands_on_the_port(folder: Path) -> None:
+    make(folder, "serve", "PORT=8001")
+    assert log(folder)[-1] == "gensrc-book serve --port 8001"
+    make(folder, "serve")
+    assert log(folder) == ["gensrc-book serve"]
+
+
+NO_CHAPTERS = [
+    ("notebooks", name) for name in ("1-part", "03-*x", "03-vae 3-vae", "$(touch made)", "'; touch made; '", "--help")
+]
+NO_CHAPTERS += [(target, "03-vaee") for target in ("notebooks", "settings", "threads", "float32", "avx2")]
+
+
+@pytest.mark.parametrize(("target", "name"), NO_CHAPTERS)
+def test_a_name_that_means_no_chapter_runs_nothing(folder: Path, target: str, name: str) -> None:
+    add_chapters(folder)
+    done = make(folder, target, f"CHAPTER={name.replace('$', '$$')}")
+    assert done.returncode != 0
+    assert done.stderr.startswith("gensrc-book: th")
+    assert log(folder) == [INSTALL]
+    assert not (folder / "made").exists()
+
+
+@pytest.mark.parametrize("target", ["run", "full"])
+def test_what_executes_hears_the_name_as_it_was_given(folder: Path, target: str) -> None:
+    add_chapters(folder)
+    make(folder, target, "CHAPTER=* --all")
+    assert log(folder)[1].endswith(" -- * --all")
+
+
+@pytest.mark.parametrize("target", ["book", "test", "status", "check", "site", "serve", "clean"])
+def test_what_concerns_the_whole_book_takes_no_chapter(folder: Path, target: str) -> None:
+    done = make(folder, target, "CHAPTER=03-vae")
+    assert done.returncode != 0
+    assert "CHAPTER= is for run notebooks settings" in done.stderr
+    assert log(folder) == []
+
+
+def test_settings_in_small_letters_are_refused(folder: Path) -> None:
+    done = make(folder, "notebooks", "chapter=03-vae")
+    assert done.returncode != 0
+    assert "Write CHAPTER=" in done.stderr
+    assert log(folder) == []
+
+
 def test_run_hands_on_what_it_is_told(folder: Path) -> None:
     make(folder, "run", "CHAPTER=03-vae", "PROFILE=full", "JOBS=1")
-    assert log(folder)[-1] == "gensrc-book execute --profile full --jobs 1 03-vae"
+    assert log(folder)[-1] == "gensrc-book execute --profile full --jobs 1 -- 03-vae"
     make(folder, "run")
     assert log(folder) == ["gensrc-book execute --profile quick"]
 
 
 def add_chapters(folder: Path) -> None:
+    (folder / "_config.yml").touch()
     for chapter in ("1-part/01-chapter", "1-part/03-vae"):
         path = folder / f"notebooks/{chapter}.ipynb"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
 
-def test_outputs_are_compared_in_three_settings(folder: Path) -> None:
+SET = "$OMP_NUM_THREADS $GENSRC_PRECISION $ATEN_CPU_CAPABILITY"
+
+
+def test_outputs_are_compared_in_four_settings(folder: Path) -> None:
     add_chapters(folder)
-    (folder / "tool").write_text(TOOL.replace("$*", "$* $OMP_NUM_THREADS $GENSRC_PRECISION"))
+    (folder / "tool").write_text(TOOL.replace("$*", f"$* {SET}"))
     runs = []
-    for asked in (["notebooks"], ["settings"], ["settings", "CHAPTER=*"]):
+    for asked in (["notebooks"], ["settings"], ["settings", "CHAPTER=*", "JOBS=2"]):
         make(folder, *asked)
         runs += [line.removeprefix("python -m pytest --nbval ") for line in log(folder) if "nbval" in line]
     model, both = "notebooks/1-part/03-vae.ipynb", "notebooks/1-part/01-chapter.ipynb notebooks/1-part/03-vae.ipynb"
-    others = [f"{files} {setting}" for files in (model, both) for setting in ("2 ", "1 float32")]
-    assert runs == ["-n 2 --dist loadscope notebooks 1 ", *others]
+    two = f"-n 2 --dist loadscope {both}"
+    others = [f"{files} {setting}" for files in (model, two) for setting in ("2  ", "1 float32 ", "1 float32 avx2")]
+    assert runs == [f"{two} 1  ", *others]
+
+
+def test_a_setting_that_fails_keeps_no_other_from_running(folder: Path) -> None:
+    add_chapters(folder)
+    (folder / "tool").write_text(TOOL + 'test "$OMP_NUM_THREADS" != 2\n')
+    done = make(folder, "settings")
+    assert done.returncode != 0
+    assert sum("nbval" in line for line in log(folder)) == 3
+    assert "[threads] Error" in re.sub(r"\[Makefile:\d+: ", "[", done.stderr)
 
 
 def test_the_chapter_that_stands_for_all_in_other_settings_exists() -> None:
@@ -156,28 +243,28 @@ def test_ci_and_make_test_run_every_check(folder: Path) -> None:
     add_chapters(folder)
     assert make(folder, "test").returncode == 0
     steps = [line.removeprefix("python -m pytest ") for line in log(folder)[1:]]
-    together = steps[-4:]  # two chapters beside two other steps
-    assert steps[:-4] == [
-        "ruff check .",
-        "ruff format --check .",
-        "mypy ",
+    together = steps[-5:]  # a chapter in three settings beside two other steps
+    assert steps[:-5] == [
+        "python -m ruff check .",
+        "python -m ruff format --check .",
+        "python -m mypy",
         "gensrc-book check",
         "gensrc-book status",
         "-n 2 --dist loadfile -m not browser --ignore=tests/book/release/test_colab.py",
         "gensrc-book site",
-        "--nbval -n 2 --dist loadscope notebooks",
+        "--nbval -n 2 --dist loadscope notebooks/1-part/01-chapter.ipynb notebooks/1-part/03-vae.ipynb",
     ]
     others = ["-m browser", "tests/book/release/test_colab.py"]
     assert [step for step in together if step in others] == others
-    assert together.count("--nbval notebooks/1-part/03-vae.ipynb") == 2
+    assert together.count("--nbval notebooks/1-part/03-vae.ipynb") == 3
     assert (ROOT / ".ci/run").read_text().rstrip().endswith("\nmake test")
 
 
 def test_test_stops_at_the_first_failure(folder: Path) -> None:
     make(folder)
-    (folder / ".venv/bin/gensrc-book").write_text("#!/bin/sh\necho $1 >> log\nexit 1\n")
+    (folder / "tool").write_text(TOOL + 'test "$*" != "-m gensrc.book.cli check"\n')
     assert make(folder, "test").returncode != 0
-    assert log(folder)[-1] == "check"
+    assert log(folder)[-1] == "gensrc-book check"
 
 
 @pytest.mark.parametrize(
@@ -185,6 +272,7 @@ def test_test_stops_at_the_first_failure(folder: Path) -> None:
     [
         'test "$GENSRC_PRECISION" != float32',
         'test "$OMP_NUM_THREADS" != 2',
+        'test "$ATEN_CPU_CAPABILITY" != avx2',
         'test "$*" != "-m pytest -m browser"',
         'test "${3%colab.py}" = "$3"',
     ],

@@ -23,8 +23,33 @@ def steps(path: Path) -> list[dict[str, Any]]:
     return [step for job in jobs(path).values() for step in job["steps"]]
 
 
-def test_there_are_four() -> None:
-    assert [path.stem for path in FILES] == ["ci", "colab", "gpu", "publish"]
+FORMS = sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml"))
+
+
+def test_there_are_five() -> None:
+    assert [path.stem for path in FILES] == ["ci", "colab", "gpu", "linkcheck", "publish"]
+
+
+def test_what_asks_other_hosts_runs_on_the_same_day_and_refuses_no_change() -> None:
+    days = {}
+    for path in FILES:
+        when = yaml.safe_load(path.read_text())[True]  # `on` is a truth value in YAML
+        if "schedule" in when:
+            days[path.stem] = when["schedule"][0]["cron"].split()[2:]
+            assert not {"push", "pull_request"} & when.keys()
+    assert days == {"colab": ["*", "*", "1"], "linkcheck": ["*", "*", "1"]}
+
+
+@pytest.mark.parametrize("path", FORMS, ids=lambda path: path.stem)
+def test_issue_forms_are_valid(path: Path) -> None:
+    kind = "config" if path.stem == "config" else "forms"
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.github-issue-{kind}", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_there_is_a_form_for_a_number_a_text_and_a_question() -> None:
+    assert [path.stem for path in FORMS] == ["config", "number", "question", "text"]
 
 
 @pytest.mark.parametrize("schema", ["vendor.github-workflows", "custom.github-workflows-require-timeout"])
@@ -89,6 +114,7 @@ def test_no_shell_line_holds_an_expression(path: Path) -> None:
     [
         ("publish", "notebooks", "REPOSITORY"),
         ("colab", "chapters", "REPOSITORY"),
+        ("linkcheck", "links", "GENSRC_REPOSITORY"),
         ("publish", "site", "GENSRC_REPOSITORY"),
     ],
 )

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -152,7 +153,40 @@ def test_ones_own_folder_is_searched_first(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_folder_of_ones_own_that_is_not_there_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GENSRC_DATA", str(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match=r"GENSRC_DATA names .*nowhere, which is no folder"):
+    with pytest.raises(DataError, match=r"GENSRC_DATA names .*nowhere, which is no folder: create it, or unset"):
+        registry.path(LABELS)
+
+
+def test_ones_own_folder_may_be_written_in_each_way_that_a_shell_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = damaged_copy(tmp_path / "own [x] #", lambda content: content)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for value in ("own [x] #", "./own [x] #/", "~/own [x] #", "~/own [x] #//", str(tmp_path / "own [x] #") + "/"):
+        monkeypatch.setenv("GENSRC_DATA", value)
+        found = registry.path(LABELS)
+        assert found.is_absolute(), value
+        assert found.samefile(copy), value
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("data", "GENSRC_DATA names data, which is no folder: create it, or write its whole path"),
+        (
+            "a-file",
+            "GENSRC_DATA names a-file, which is a file: name the folder that it lies in, or write its whole path",
+        ),
+        ("~nobody-here/data", "GENSRC_DATA names ~nobody-here/data, which is no folder: create it"),
+        (" ", "which is no folder"),
+    ],
+)
+def test_what_is_no_folder_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, value: str, told: str) -> None:
+    (tmp_path / "a-file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GENSRC_DATA", value)
+    with pytest.raises(DataError, match=re.escape(told)):
         registry.path(LABELS)
 
 

@@ -123,8 +123,13 @@ class Fingerprints:
     def _file(self, file: str) -> str:
         if file not in self._files:
             path = self.root / file
-            self._files[file] = _short(path.read_bytes()) if path.is_file() else MISSING
+            self._files[file] = _short(_checked_out(path.read_bytes())) if path.is_file() else MISSING
         return self._files[file]
+
+
+def _checked_out(content: bytes) -> bytes:
+    """A file's bytes, a text with the line ends that git stores: on Windows it may check out others."""
+    return content if b"\0" in content else content.replace(b"\r\n", b"\n")
 
 
 def distribution(module: str) -> str:

@@ -1,14 +1,19 @@
-"""nbval with the tolerance that the author declared: a pytest plugin for notebooks, anyone's.
+"""nbval with the tolerance that the author declared: a pytest plugin for the notebooks of this book.
 
 A chapter prints a measured number with its tolerance, `test ELBO ≈ -104.1 nats (±5 %)`. nbval compares text
 and would fail on another processor's last digits. With this plugin such a line passes if the label, the unit
 and the tolerance are the stored ones and the number lies within the tolerance of the stored number. All other
 text stays exact.
+
+pytest loads the plugin wherever gensrc is installed, so it has to know whose notebook it sees: it acts on one that
+has the stamp of an execution (`metadata.gensrc`), on one that imports gensrc, and on whatever lies in the book's
+notebooks/. Everybody else's notebooks are compared as nbval compares them.
 """
 
 import re
 from collections.abc import Iterator
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 from gensrc.book import clean
@@ -69,11 +74,28 @@ def _without_pixels(output: dict[str, Any]) -> dict[str, Any]:
     return type(output)(output, data=data)
 
 
+# nbval waits so long for an output that is still on its way; its own 5 seconds are too short beside other work.
+OUTPUT_TIMEOUT = 60
+IMPORT = re.compile(r"^[ \t]*(?:import|from)[ \t]+gensrc\b", re.MULTILINE)
+
+
 def pytest_itemcollected(item: Any) -> None:
-    """Teach one cell that nbval has collected to compare with tolerance. Does nothing to any other test."""
-    if any((kind.__module__, kind.__name__) == ("nbval.plugin", "IPyNbCell") for kind in type(item).__mro__):
+    """Teach a cell of ours that nbval has collected to compare with tolerance. Does nothing to any other test."""
+    is_cell = any((kind.__module__, kind.__name__) == ("nbval.plugin", "IPyNbCell") for kind in type(item).__mro__)
+    if is_cell and is_ours(item.parent.nb, item.parent.path):
+        item.output_timeout = OUTPUT_TIMEOUT
         _compare_with_tolerance(item)
         _demand_execution(item)
+
+
+def is_ours(nb: dict[str, Any], path: Path) -> bool:
+    """Whether a notebook belongs to the book: stamped by it, using its module, or one of its files, run or not."""
+    if "gensrc" in nb["metadata"]:
+        return True
+    if any(cell["cell_type"] == "code" and IMPORT.search(cell["source"]) for cell in nb["cells"]):
+        return True
+    above = [folder.parent for folder in path.parents if folder.name == "notebooks"]
+    return any((root / "gensrc" / "book" / "checks" / "tolerance.py").is_file() for root in above)
 
 
 def _compare_with_tolerance(cell: Any) -> None:

@@ -2,7 +2,9 @@
 
 Most install failures that readers of notebooks report come from a package that upgraded numpy or torch under a running
 kernel. So the cell tells pip to keep the version of everything that is installed: pip then adds what is missing, or
-fails with a sentence, but never replaces a package. Where gensrc is importable, the cell does and prints nothing.
+fails with a sentence, but never replaces a package. Where the gensrc of the notebook is importable, the cell does and
+prints nothing; where it is another version, a sentence names both. The sources name a placeholder for the owner of the
+repository, from which nothing can be installed: there the cell says at once which kernel to choose.
 """
 
 from pathlib import Path
@@ -19,14 +21,14 @@ TEMPLATE = """\
 # is there as it is.
 import importlib.util
 
-if importlib.util.find_spec("gensrc") is None:
-    import pathlib
+address = "{address}"
+archive = f"{{address}}/archive/refs/tags/{tag}.zip"
+cure = "choose the kernel of .venv, made by `make book`; on Colab, the branch published"
+cure = cure if "/OWNER/" in address else f"`%pip install {{archive}}`; restart"
+if importlib.util.find_spec("gensrc") is None and "/OWNER/" not in address:
     import subprocess
     import sys
     import tempfile
-
-    address = "{address}"
-    archive = f"{{address}}/archive/refs/tags/{tag}.zip"
 
     def pip(*arguments):
         command = [sys.executable, "-m", "pip", "--no-color", *arguments]
@@ -36,17 +38,21 @@ if importlib.util.find_spec("gensrc") is None:
             raise RuntimeError(f"gensrc could not be installed from {{reason}}")
         return done.stdout
 
-    with tempfile.TemporaryDirectory() as folder:
-        kept = pathlib.Path(folder, "kept.txt")
-        kept.write_text(pip("list", "--format=freeze"))
-        pip("install", "--quiet", "--constraint", str(kept), archive)
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as kept:
+        kept.write(pip("list", "--format=freeze"))
+        kept.flush()
+        pip("install", "--quiet", "--constraint", kept.name, archive)
     importlib.invalidate_caches()
+here = importlib.util.find_spec("gensrc") and importlib.import_module("gensrc")
+found = getattr(here, "__version__", "none")
+if found != "{version}":
+    raise RuntimeError(f"needs gensrc {version}, this kernel has {{found}}: {{cure}}.")
 """
 
 
 def cell(address: str, version: str) -> str:
     """The source of the cell, for the repository at `address` and the release of gensrc that the chapter belongs to."""
-    return TEMPLATE.format(address=address, tag=tag(version)).rstrip("\n")
+    return TEMPLATE.format(address=address, tag=tag(version), version=version).rstrip("\n")
 
 
 def tag(version: str) -> str:

@@ -34,8 +34,8 @@ in their first cell. Change them on the main branch, of which {tag} is the relea
 def publish(root: Path, name: str, tag: str, out: Path, host: str = HOST) -> list[Path]:
     """Write every chapter into `out`, stamped for the repository `name` ("owner/name") at `host`; return the files.
 
-    Raises BookError for a malformed name, a tag that is not this version's, a folder that holds something, and a
-    notebook whose first cell is not the one that `colab_cell.cell` gives.
+    Raises BookError for a malformed name or the placeholder's, a tag that is not this version's, a folder that holds
+    something, and a notebook whose first cell is not the one that `colab_cell.cell` gives.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise BookError(f"--repository is '{name}'; it must be OWNER/NAME.")
@@ -44,6 +44,8 @@ def publish(root: Path, name: str, tag: str, out: Path, host: str = HOST) -> lis
     if out.exists() and any(out.iterdir()):
         raise BookError(f"{out} is not empty: name a new folder.")
     old, new = repository.address(root), f"{host}/{name}"
+    if old.split("/")[-2] == name.split("/")[0]:
+        raise BookError(f"--repository is '{name}', the placeholder of the sources: give the owner's real name.")
     written = []
     for chapter in repository.chapters(root):
         path = repository.notebook_path(root, chapter)

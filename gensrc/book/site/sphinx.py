@@ -5,6 +5,7 @@ when each was verified, embeds a chapter's explorer elsewhere, lists the chapter
 index.html, and names the published address wherever a page has to.
 """
 
+import fnmatch
 import hashlib
 import importlib
 import inspect
@@ -33,7 +34,7 @@ from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 from gensrc import report_lines
-from gensrc.book import headings
+from gensrc.book import headings, repository
 from gensrc.book.checks import stamp
 from gensrc.book.run import records
 
@@ -88,6 +89,14 @@ def write_generated_pages(app: Sphinx, config: Config) -> None:
 def generated_page(name: str, root: Path) -> str:
     """The MyST text of a generated page, by the module that knows its data."""
     return importlib.import_module(f"gensrc.book.pages.{name}").page(root)
+
+
+def leave_out_scratch(app: Sphinx, config: Config) -> None:
+    """No page is made of a notebook that is no chapter, and what is wrong with one stops no build."""
+    found = (f"notebooks/{name}.ipynb" for name in repository.scratch(Path(app.srcdir)))
+    # Sphinx takes what it leaves out for patterns. In brackets a sign stands for itself; Z, which no chapter has, is
+    # there since a bracket alone in brackets makes Python warn.
+    config.exclude_patterns = [*config.exclude_patterns, *(re.sub(r"[*?[]", r"[Z\g<0>]", path) for path in found)]
 
 
 # --- Chapters --------------------------------------------------------------------------------------
@@ -172,17 +181,17 @@ class Parts(SphinxDirective):
         return [self.part(part, about) for part, about in zip(parts, paragraphs, strict=True)]
 
     def part(self, part: dict[str, Any], about: str) -> nodes.container:
-        chapters = sorted(Path(self.env.srcdir).glob(part["chapters"][0]["glob"] + ".ipynb"))
+        files = (f"notebooks/{name}" for name in repository.chapters(Path(self.env.srcdir)))
+        chapters = [file for file in files if fnmatch.fnmatchcase(file, part["chapters"][0]["glob"])]
         shown = nodes.container(classes=["gensrc-part"])
         shown += nodes.rubric(text=part["caption"])
         shown += nodes.paragraph(text=about)
         shown += self.links(chapters) if chapters else nodes.paragraph(text="In preparation.", classes=["gensrc-soon"])
         return shown
 
-    def links(self, chapters: list[Path]) -> nodes.bullet_list:
+    def links(self, chapters: list[str]) -> nodes.bullet_list:
         listing = nodes.bullet_list()
-        for path in chapters:
-            docname = path.relative_to(self.env.srcdir).with_suffix("").as_posix()
+        for docname in chapters:
             link = addnodes.pending_xref(
                 "",
                 nodes.inline(),
@@ -267,7 +276,8 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
     folder = Path(app.outdir)
     made = {app.builder.get_target_uri(name) for name in [*app.env.found_docs, "404", "search", "index"]}
     for path in folder.rglob("*.html"):
-        if path.relative_to(folder).as_posix() not in made and "_static" not in path.parts:
+        address = path.relative_to(folder)
+        if address.as_posix() not in made and "_static" not in address.parts:
             path.unlink()
     page = folder / "404.html"
     published = "/OWNER/" not in app.config.html_theme_options["repository_url"]
@@ -343,6 +353,7 @@ def described(asset: Any) -> str:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", publish_address, priority=10)
+    app.connect("config-inited", leave_out_scratch, priority=10)
     app.connect("config-inited", write_generated_pages)
     app.connect("config-inited", use_templates, priority=900)
     app.connect("builder-inited", add_filter)

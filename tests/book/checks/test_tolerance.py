@@ -8,6 +8,7 @@ import tomllib
 import xml.etree.ElementTree as ElementTree
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -125,9 +126,9 @@ def nbval(folder: Path, mode: str = "--nbval") -> dict[str, str]:
     return found
 
 
-def write(folder: Path, cells: list[Any]) -> None:
+def write(folder: Path, cells: list[Any], **metadata: Any) -> None:
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    nbformat.write(new_notebook(cells=cells, metadata=kernel), folder / "cases.ipynb")
+    nbformat.write(new_notebook(cells=cells, metadata=kernel | metadata), folder / "cases.ipynb")
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         new_code_cell("pass", metadata={"tags": ["skip-execution"]}),
     ]
     names = [name for name, _ in cases] + ["never executed", "after it", "meant not to run"]
-    write(folder, cells)
+    write(folder, cells, gensrc={})
     found = nbval(folder)
     return {name: found[f"Cell {number}"] for number, name in enumerate(names)}
 
@@ -176,9 +177,70 @@ def test_lax_mode_checks_only_what_it_is_asked_to(tmp_path: Path) -> None:
         new_code_cell(checked + source, outputs=outputs, execution_count=2),
         new_code_cell("pass"),
     ]
-    write(tmp_path, cells)
+    write(tmp_path, cells, gensrc={})
     found = nbval(tmp_path, "--nbval-lax")
     assert [bool(found[f"Cell {number}"]) for number in range(3)] == [False, True, False]
+
+
+def test_other_peoples_notebooks_are_compared_as_nbval_does(tmp_path: Path) -> None:
+    """Theirs may lie in a folder notebooks/ of a Jupyter Book, speak of gensrc, and hold what looks like a report."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    (tmp_path / "_config.yml").touch()
+    source, outputs = printing(ELBO.format("-104.1"), ELBO.format("-103.9"))
+    noisy, stored = (
+        "import sys; print('later', file=sys.stderr)",
+        [new_output("stream", name="stderr", text="sooner\n")],
+    )
+    cells = [
+        new_code_cell("# import gensrc would be nice\n'from gensrc'", metadata={"gensrc": 1}),
+        new_code_cell(source, outputs=outputs, execution_count=1),
+        new_code_cell(noisy, outputs=stored, execution_count=2),
+    ]
+    write(folder, cells)
+    found = nbval(folder)
+    assert [bool(found[f"Cell {number}"]) for number in range(3)] == [False, True, True]
+
+
+STAMP: dict[str, Any] = {"gensrc": {}}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "source", "path", "ours"),
+    [
+        (STAMP, "1", "a.ipynb", True),
+        ({}, "import torch\nfrom gensrc.data import images", "a.ipynb", True),
+        ({}, "if True:\n    import gensrc", "a.ipynb", True),
+        ({}, "1", str(ROOT / "notebooks/1-foundations/99-new.ipynb"), True),
+        ({}, "1", str(ROOT / "tests/notebook.ipynb"), False),
+        ({}, "1", "notebooks/a.ipynb", False),
+        ({}, "import gensrc_of_another\nprint('import gensrc')", "a.ipynb", False),
+    ],
+)
+def test_a_notebook_is_ours_by_its_stamp_its_imports_or_its_place(
+    tmp_path: Path, metadata: dict[str, Any], source: str, path: str, ours: bool
+) -> None:
+    nb = new_notebook(cells=[new_code_cell(source)], metadata=metadata)
+    assert tolerance.is_ours(nb, tmp_path / path) is ours
+
+
+def test_a_chapter_never_executed_fails_without_a_stamp(tmp_path: Path) -> None:
+    write(tmp_path, [new_code_cell("from gensrc import report_lines")])
+    assert UNRUN in nbval(tmp_path)["Cell 0"]
+
+
+def test_an_output_that_is_late_is_waited_for() -> None:
+    """nbval gives it five seconds, which a machine with other work exceeds."""
+    nbval_plugin = type("IPyNbCell", (), {"__module__": "nbval.plugin"})
+    file = SimpleNamespace(nb=new_notebook(metadata=STAMP), path=Path("a.ipynb"))
+    ours, theirs = (nbval_plugin() for _ in range(2))
+    for cell in (ours, theirs):
+        cell.parent, cell.output_timeout = file, 5
+        cell.sanitize = cell.compare_outputs = cell.runtest = None
+    theirs.parent = SimpleNamespace(nb=new_notebook(), path=Path("a.ipynb"))
+    for cell in (ours, theirs):
+        tolerance.pytest_itemcollected(cell)
+    assert (ours.output_timeout, theirs.output_timeout) == (60, 5)
 
 
 def test_without_nbval_other_tests_and_notebooks_are_left_alone(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import gensrc
+from gensrc.book import repository
 from gensrc.book.checks import chapter_rules
 from gensrc.book.release import colab, colab_cell, publish
 from gensrc.book.repository import BookError, notebook_path
@@ -135,7 +136,7 @@ def test_a_chapter_runs_where_colab_is_and_pip_changes_nothing(python: str, host
 
 def execute(source: str, *path: Path) -> subprocess.CompletedProcess[str]:
     """Run a cell's source as a program that can import only from `path` and the standard library, and pip from here."""
-    program = f"import sys; sys.path[1:1] = {[str(folder) for folder in path]}\n{source}"
+    program = f"import sys; sys.path[:1] = {[str(folder) for folder in path]}\n{source}"
     environment = os.environ | {"PIP_NO_INDEX": "1", "PIP_RETRIES": "0", "PYTHONPATH": ""}
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
 
@@ -161,6 +162,31 @@ def test_a_failed_installation_is_one_error_that_says_what_pip_says(without_gens
     )
     assert "ERROR: " in last
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("there", ["0.0.9", "9.9", None])
+@pytest.mark.parametrize("owner", ["OWNER", "some-one"])
+def test_a_gensrc_of_another_version_is_named_with_the_command(tmp_path: Path, there: str | None, owner: str) -> None:
+    (tmp_path / "gensrc").mkdir()
+    (tmp_path / "gensrc/__init__.py").write_text(f"__version__ = {there!r}\n" if there else "")
+    done = execute(colab_cell.cell(f"https://github.com/{owner}/name", "0.1.0"), tmp_path)
+    last = done.stderr.strip().splitlines()[-1]
+    archive = f"https://github.com/{owner}/name/archive/refs/tags/v0.1.0.zip"
+    cures = {"OWNER": "choose the kernel of .venv, made by `make book`", "some-one": f"`%pip install {archive}`"}
+    assert last.startswith(f"RuntimeError: needs gensrc 0.1.0, this kernel has {there or 'none'}: {cures[owner]}")
+
+
+def test_the_sources_notebook_without_gensrc_says_which_kernel_and_starts_no_pip(without_gensrc: str) -> None:
+    no_pip = "import subprocess; subprocess.run = None\n"
+    done = execute(no_pip + without_gensrc + colab_cell.cell("https://github.com/OWNER/name", "0.1.0"))
+    assert done.stderr.strip().splitlines()[-1] == (
+        "RuntimeError: needs gensrc 0.1.0, this kernel has none: choose the kernel of .venv, made by `make book`; "
+        "on Colab, the branch published."
+    )
+
+
+def test_the_placeholder_of_the_cell_is_that_of_the_sources() -> None:
+    assert "/OWNER/" in repository.address(ROOT)
 
 
 def test_the_cell_names_the_tag_of_its_version() -> None:

@@ -71,6 +71,12 @@ def test_only_the_address_changes_in_a_published_notebook(root: Path, tmp_path: 
     assert first == colab_cell.cell("https://github.com/some-one/their.fork", gensrc.__version__)
 
 
+def test_nobody_publishes_as_the_placeholder(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(BookError, match="'OWNER/x', the placeholder of the sources: give the owner's real name"):
+        publish.publish(root, "OWNER/x", TAG, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_licence_travels_with_the_notebooks(root: Path, tmp_path: Path) -> None:
     publish.publish(root, "a/b", TAG, tmp_path / "out")
     assert (tmp_path / "out/LICENSE").read_text() == "MIT\n"

@@ -167,6 +167,18 @@ def test_serving_before_building_says_what_to_do(tmp_path):
         site.serve(tmp_path)
 
 
+def test_a_port_that_cannot_be_had_is_told_in_a_sentence(tmp_path):
+    (tmp_path / "_build" / "html").mkdir(parents=True)
+    (tmp_path / "_build" / "html" / "index.html").touch()
+    with site.server(tmp_path) as running:
+        taken = running.server_port
+        with pytest.raises(BookError, match=rf"port {taken} cannot be had \(.*in use\): .*make serve PORT=8001"):
+            site.serve(tmp_path, taken)
+    for port in (-1, 65536, 10**12):
+        with pytest.raises(BookError, match=rf"port {port} cannot be had \(ports are 0 to 65535\)"):
+            site.serve(tmp_path, port)
+
+
 # --- The line under a chapter's title --------------------------------------------------------------
 
 
@@ -264,7 +276,7 @@ class Book:
         }
         self.write(f"notebooks/{name}.ipynb", nbformat.writes(notebook))
 
-    def build(self) -> str:
+    def build(self, builder="html") -> str:
         """Build strictly, as `make book` does but in this process; return the warnings."""
         from jupyter_book.sphinx import build_sphinx
 
@@ -272,8 +284,9 @@ class Book:
         with warnings.open("w") as stream, contextlib.redirect_stderr(stream), contextlib.redirect_stdout(stream):
             self.status = build_sphinx(
                 self.root,
-                self.html,
+                self.html.with_name(builder),
                 noconfig=True,
+                builder=builder,
                 path_config=self.root / "_config.yml",
                 confoverrides={
                     "latex_individualpages": False,
@@ -459,6 +472,52 @@ def test_a_page_loads_only_what_it_needs(built):
         assert "fontawesome.js" not in page
         assert "searchindex.js" not in page
     assert "searchindex.js" in built.page("search")
+
+
+@pytest.mark.slow
+def test_a_readers_own_notebooks_and_a_strange_path_stop_no_build(monkeypatch, tmp_path):
+    monkeypatch.setattr(sphinx, "generated_page", lambda name, root: f"# Page of {name}\n\nText.\n")
+    folder = tmp_path / "a [x] # *.md %s 'book' _static"
+    folder.mkdir()
+    book = Book(folder)
+    book.write("README.md", "No heading, and a [link](nowhere.md).\n")
+    for name in ("Untitled", "03-vae-Copy1", "[0-9]*"):
+        book.write(f"notebooks/2-gans-to-transformers/{name}.ipynb", "{")
+    assert "WARNING" not in book.build()
+    assert book.status == 0
+    pages = sorted(path.name for path in (book.html / "notebooks").rglob("*.html"))
+    assert pages == ["03-vae.html"]
+    assert book.page("book/intro").count("03-vae.html") == book.page("book/intro").count("/notebooks/2") > 0
+    assert not (book.html / "README.html").exists()
+
+
+@pytest.mark.slow
+def test_a_link_that_leads_nowhere_is_found(book, tmp_path):
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "there.html").touch()
+    with site.server(tmp_path / "served") as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{running.server_port}"
+        owner = "https://github.com/OWNER/generative-ai-from-source"
+        inside = ":::{card} c\n:link: intro.html#part\n:link-type: url\n:::\n"
+        book.write("book/glossary.md", f"# Glossary\n\n[a]({address}/there.html) [b]({owner}/tree)\n\n{inside}")
+        book.build("linkcheck")
+        assert book.status == 0
+        book.write("book/glossary.md", f"# Glossary\n\n[a]({address}/gone.html)\n")
+        book.build("linkcheck")
+        assert book.status != 0
+        running.shutdown()
+    answers = (book.html.with_name("linkcheck") / "output.txt").read_text()
+    assert f"[broken] {address}/gone.html" in answers
+
+
+def test_links_are_checked_beside_the_site(repository, monkeypatch):
+    commands = []
+    monkeypatch.setattr(site, "run", lambda command, *, cwd, what: commands.append(command[len(site.JUPYTER_BOOK) :]))
+    answers = site.check_links(repository)
+    assert answers == repository / "_build" / "links" / "_build" / "linkcheck" / "output.txt"
+    assert "linkcheck" in commands[0]
+    assert str(repository / "_build" / "links") in commands[0]
 
 
 @pytest.mark.slow
