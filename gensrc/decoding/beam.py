@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD
 from gensrc.decoding.incremental import IncrementalDecoder
+from gensrc.models.checks import check_logits
 
 
 def wu_length(length: int, length_penalty: float) -> float:
@@ -58,7 +59,9 @@ def beam_search(
     best, answer = live.new_full((batch,), -math.inf), texts[:, 0].clone()
     new = prompts
     for length in range(1, max_new_tokens + 1):
-        log_p = decoder.read(new)[:, -1].float().log_softmax(-1)
+        logits = decoder.read(new)[:, -1].float()
+        check_logits(logits)
+        log_p = logits.log_softmax(-1)
         vocab = log_p.shape[1]
         totals = (live.view(-1, 1) + log_p).view(batch, -1)
         # Enough candidates that num_beams remain if all possible ones end.

@@ -7,7 +7,8 @@ Keskar and others, CTRL, 2019, of the repetition penalty. Settings are named as 
 transformers library.
 
 Deviations: negative logits are multiplied by the repetition penalty, as in the library,
-where CTRL divides all; tokens as likely as the k-th of top-k all stay.
+where CTRL divides all. `draw` and `greedy` raise an error for logits that leave no
+choice; of the library the likeliest token is then any one.
 """
 
 import math
@@ -16,6 +17,8 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from gensrc.models.checks import check_logits, tempered
 
 Filter = Callable[[Tensor, Tensor], Tensor]  # logits and the tokens so far -> logits
 Choose = Callable[[Tensor, Tensor], Tensor]  # the same -> the next token of each row
@@ -36,7 +39,7 @@ def with_temperature(
             f"temperature must be positive and finite, not {temperature}: for the "
             "likeliest token, the limit towards 0, choose with greedy"
         )
-    return logits / temperature
+    return tempered(logits, temperature)
 
 
 def keep_top_k(
@@ -110,7 +113,11 @@ def greedy(
     logits: Float[Tensor, "batch vocab"],
     ids: Int[Tensor, "batch time"],
 ) -> Int[Tensor, " batch"]:
-    """The likeliest token."""
+    """The likeliest token.
+
+    Raises ValueError for a row of logits without one: see `check_logits`.
+    """
+    check_logits(logits)
     return logits.argmax(-1)
 
 
@@ -122,10 +129,16 @@ def draw(
 
     One random number a row is drawn on the CPU, so that a seed gives the same tokens on
     every machine with the same logits.
+
+    Raises ValueError for a row of logits without a softmax: see `check_logits`.
     """
+    check_logits(logits)
     ladder = logits.double().softmax(-1).cumsum(-1)
     height = torch.rand(len(logits), 1, generator=generator, dtype=torch.float64)
-    rung = height.to(logits.device) * ladder[:, -1:]
+    total = ladder[:, -1:]
+    # Below the top even where the product is rounded up, so within the vocabulary.
+    below = torch.nextafter(total, torch.zeros_like(total))
+    rung = torch.minimum(height.to(logits.device) * total, below)
     return torch.searchsorted(ladder, rung, right=True).squeeze(1)
 
 
@@ -143,7 +156,8 @@ def sampler(
 
     It applies the repetition penalty, temperature, top-k, top-p and min-p, in the order
     of the transformers library, then your own `filters`, then takes one sample a row.
-    Filters whose setting is None are left out.
+    Filters whose setting is None are left out. `generate` shows a filter no padding: it
+    calls it with each row alone where rows are padded.
     """
 
     def choose(logits: Tensor, ids: Tensor) -> Tensor:

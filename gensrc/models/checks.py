@@ -1,4 +1,4 @@
-"""Checks of arguments that models share: sizes, pixels, tokens, labels, temperature."""
+"""Checks of arguments that models share: sizes, pixels, tokens, labels, logits."""
 
 import torch
 from torch import Tensor
@@ -70,3 +70,30 @@ def check_temperature(temperature: float) -> None:
     """Raises ValueError unless it is positive and finite."""
     if not 0 < temperature < torch.inf:
         raise ValueError(f"temperature must be positive and finite, not {temperature}")
+
+
+def check_logits(logits: Tensor) -> None:
+    """Raises ValueError for a row whose softmax is none, naming the first such row:
+    it holds NaN or infinity, or -inf alone."""
+    top = logits.detach().amax(-1).flatten()  # NaN if there is one
+    if bool(top.isfinite().all()):
+        return
+    row = int((~top.isfinite()).nonzero()[0])
+    if top[row] == -torch.inf:
+        raise ValueError(
+            f"row {row} of the logits is -inf throughout, so no token is left: let the "
+            "filters keep at least one"
+        )
+    raise ValueError(
+        f"row {row} of the logits holds {float(top[row])}: look for values that are "
+        "not finite in the weights, the input or a filter of your own"
+    )
+
+
+def tempered(logits: Tensor, temperature: float) -> Tensor:
+    """logits / temperature; a row that overflows so is shifted first, to a maximum of
+    0, which its softmax does not see."""
+    divided = logits / temperature
+    over = (divided.isinf() & logits.isfinite()).any(-1, keepdim=True)
+    shifted = (logits - logits.amax(-1, keepdim=True)) / temperature
+    return torch.where(over, shifted, divided)

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from gensrc.models.checks import check_logits, tempered
+
 LEVELS = 256
 HALF = 0.5 / (LEVELS - 1)
 """Half the distance between two levels."""
@@ -85,6 +87,10 @@ def sample_categorical(
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Int64[Tensor, " n"]:
-    """One class a row, drawn on the CPU: a GPU gives other numbers for a seed."""
-    probs = (logits / temperature).softmax(-1).cpu()
+    """One class a row, drawn on the CPU: a GPU gives other numbers for a seed.
+
+    Raises ValueError for a row of logits without a softmax: see `check_logits`.
+    """
+    check_logits(logits)
+    probs = tempered(logits, temperature).softmax(-1).cpu()
     return torch.multinomial(probs, 1, generator=generator)[:, 0].to(logits.device)
