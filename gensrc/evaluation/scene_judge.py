@@ -353,6 +353,8 @@ def clip_agreement(
 
 def _share(right: Iterable[bool]) -> float:
     values = list(right)
+    if not values:
+        raise ValueError("there is nothing to compare: give a picture or clip at least")
     return sum(values) / len(values)
 
 

@@ -35,13 +35,16 @@ def straight_through(
 
 def perplexity(codes: Int[Tensor, "*shape"], codebook_size: int) -> float:
     """exp(entropy) of the frequencies of the entries: codebook_size if all are used
-    equally, 1 if only one is used."""
+    equally, 1 if only one is used. Raises ValueError for no codes, and for one that is
+    no entry's."""
+    _check_some(codes, codebook_size)
     shares = codes.flatten().bincount(minlength=codebook_size) / codes.numel()
     return float(torch.special.entr(shares).sum().exp())
 
 
 def used(codes: Int[Tensor, "*shape"], codebook_size: int) -> float:
-    """The share of the entries that occur at all."""
+    """The share of the entries that occur at all. Raises ValueError as `perplexity`."""
+    _check_some(codes, codebook_size)
     return len(codes.unique()) / codebook_size
 
 
@@ -108,7 +111,8 @@ class CodeBook(nn.Module):
         sums = torch.zeros_like(self.sums).index_add_(0, chosen, flat)
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
-        dead = (self.counts < self.restart).nonzero()[:, 0]
+        # As many as there are outputs; the other entries are reset in later batches.
+        dead = (self.counts < self.restart).nonzero()[: len(flat), 0]
         # As in k-means++, with a probability proportional to the squared error.
         away = (flat - self.vectors[chosen]).square().sum(1).cpu() + 1e-12
         others = torch.multinomial(away, len(flat)).to(flat.device)[: len(dead)]
@@ -280,6 +284,14 @@ class Tokenizer(nn.Module):
                 f"{self.stride}: pad or resize them to multiples of {self.stride}"
             )
         check_range(images, "the decoder", "rescale them")
+
+
+def _check_some(codes: Tensor, codebook_size: int) -> None:
+    if codes.numel() == 0:
+        raise ValueError(
+            "there are no codes to count: give those of a picture at least"
+        )
+    check_codes(codes, codebook_size)
 
 
 def check_codes(codes: Int[Tensor, "*shape"], codebook_size: int) -> None:
