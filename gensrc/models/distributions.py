@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from gensrc.models.checks import check_logits, tempered
+from gensrc.models.checks import check_last, check_logits, tempered
 
 LEVELS = 256
 HALF = 0.5 / (LEVELS - 1)
@@ -44,7 +44,10 @@ class DiscretizedLogisticMixture:
         the sigmoid:
         s(upper) - s(lower) = s(upper) s(-lower) (1 - exp(lower - upper)). The lowest
         bin extends to -infinity, the highest to infinity; one factor remains for each.
+
+        Raises ValueError for pictures of another shape.
         """
+        check_last(x, self.loc.shape[-3:], "pictures")
         x = x.unsqueeze(-4)
         scale = self.log_scale.exp()
         upper, lower = (x - self.loc + HALF) / scale, (x - self.loc - HALF) / scale
@@ -64,10 +67,10 @@ class DiscretizedLogisticMixture:
         self, generator: torch.Generator | None = None
     ) -> Float[Tensor, "*b c h w"]:
         """One level a pixel, from uniform noise drawn on the CPU."""
-        shape, where = self.loc.shape, self.loc.device
-        noise = torch.rand(shape, generator=generator).to(where).clamp(1e-6, 1 - 1e-6)
+        shape, like = self.loc.shape, self.loc
+        noise = torch.rand(shape, generator=generator).clamp(1e-6, 1 - 1e-6).to(like)
         # Gumbel-max trick: the argmax picks each component with its probability.
-        gumbel = -(-torch.rand(shape, generator=generator).to(where).log()).log()
+        gumbel = -(-torch.rand(shape, generator=generator).to(like).log()).log()
         chosen = (self.log_share + gumbel).argmax(-4, keepdim=True)
         drawn = self.loc + self.log_scale.exp() * torch.logit(noise)
         level = drawn.gather(-4, chosen).squeeze(-4).clamp(0, 1)

@@ -19,7 +19,7 @@ def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch on every device."""
     random.seed(seed)
     np.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.manual_seed(int(seed))
 
 
 @dataclass(frozen=True)

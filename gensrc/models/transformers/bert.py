@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import BOS, EOS, PAD, SPECIALS
-from gensrc.models.checks import check_ids
+from gensrc.models.checks import check_texts, widened
 from gensrc.models.transformers.transformer import Config, Encoder, token_mask
 
 # --- rows of ids ---
@@ -134,7 +134,7 @@ class Bert(nn.Module):
     def forward(self, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time d"]:
         """Raises ValueError for an id outside the vocabulary or too long a row."""
         advice = f"the vocabulary has {self.vocab_size} tokens, and then the mask"
-        check_ids(ids, self.vocab_size + 1, "ids", advice)
+        check_texts(ids, self.vocab_size + 1, "ids", advice)
         time, limit = ids.shape[1], self.position_embedding.num_embeddings
         if time > limit:
             raise ValueError(
@@ -227,5 +227,5 @@ def mean_cross_entropy(
     logits: Float[Tensor, "n classes"], targets: Int[Tensor, " n"]
 ) -> Float[Tensor, ""]:
     """In nats; 0, not NaN, if there is nothing to predict."""
-    total = F.cross_entropy(logits.float(), targets, reduction="sum")
+    total = F.cross_entropy(widened(logits), targets, reduction="sum")
     return total / max(len(targets), 1)

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD, SPECIALS
+from gensrc.models.checks import check_labels, check_last, widened
 from gensrc.models.transformers.bert import Bert, initialise, segments
 
 
@@ -45,13 +46,8 @@ class BertClassifier(nn.Module):
         self, ids: Int[Tensor, "batch time"], labels: Int[Tensor, " batch"]
     ) -> Float[Tensor, ""]:
         """Cross-entropy in nats a row. Raises ValueError for a label out of range."""
-        classes = self.to_logits.out_features
-        if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-            raise ValueError(
-                f"labels must lie between 0 and {classes - 1}, these span "
-                f"{int(labels.min())} to {int(labels.max())}"
-            )
-        return F.cross_entropy(self(ids).float(), labels)
+        check_labels(labels, len(ids), self.to_logits.out_features)
+        return F.cross_entropy(widened(self(ids)), labels)
 
 
 class BertSpanReader(nn.Module):
@@ -79,7 +75,7 @@ class BertSpanReader(nn.Module):
         check_rows(ids)
         if not bool(inside.any(1).all()):
             raise ValueError("each row needs a second text, in which to find the span")
-        ends = self.to_ends(self.bert(ids)).float()
+        ends = widened(self.to_ends(self.bert(ids)))
         first, last = ends.masked_fill(~inside.unsqueeze(2), -torch.inf).unbind(2)
         return first, last
 
@@ -90,6 +86,7 @@ class BertSpanReader(nn.Module):
 
         Raises ValueError for a span that is not within the second text.
         """
+        check_last(spans, (len(ids), 2), "spans")
         inside = second_text(ids)
         within = (spans >= 0) & (spans < ids.shape[1])
         if not within.all() or not inside.gather(1, spans).all():

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD
-from gensrc.models.checks import check_ids, check_sizes
+from gensrc.models.checks import check_sizes, check_texts, widened
 from gensrc.models.transformers.transformer import (
     Attention,
     Cache,
@@ -124,13 +124,14 @@ class GPT(nn.Module):
         Padding, at the end of a row, is ignored. Raises ValueError for a batch with
         nothing to predict.
         """
+        self._check(batch)
         targets = batch[:, 1:]
         if not bool((targets != PAD).any()):
             raise ValueError(
                 f"a batch of shape {tuple(batch.shape)} has no token to predict: each "
                 "text needs two or more, and not padding alone"
             )
-        logits = self(batch[:, :-1]).float()
+        logits = widened(self(batch[:, :-1]))
         return F.cross_entropy(
             logits.flatten(0, 1), targets.flatten(), ignore_index=PAD
         )
@@ -166,14 +167,12 @@ class GPT(nn.Module):
         return torch.cat(parts)
 
     def _of_windows(self, windows: Tensor) -> Tensor:
-        log_probs = self(windows[:, :-1]).float().log_softmax(-1)
+        log_probs = widened(self(windows[:, :-1])).log_softmax(-1)
         return log_probs.gather(2, windows[:, 1:, None]).squeeze(2)
 
     def _check(self, ids: Tensor) -> None:
-        if ids.shape[1] == 0:
-            raise ValueError("there are no tokens: a text needs at least one")
         advice = "encode the text with the model's own vocabulary"
-        check_ids(ids, self.vocab_size, "tokens", advice)
+        check_texts(ids, self.vocab_size, "tokens", advice)
 
 
 # --- the names of the transformers library ---
