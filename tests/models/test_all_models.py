@@ -142,8 +142,9 @@ def test_a_pixel_that_rounding_took_beyond_the_range_passes(name):
 @pytest.mark.parametrize("name", CASES)
 def test_the_type_of_the_weights_is_followed(name, dtype):
     case = CASES[name]
+    model = case.model()
     torch.manual_seed(1)
-    single = case.model().loss(*case.batch())
+    single = model.loss(*case.batch())
     model = case.model().to(dtype)
     assert single.isfinite()
     batches = [case.batch()]

@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import BOS, EOS, PAD, SPECIALS
-from gensrc.models.checks import check_texts, widened
+from gensrc.models.checks import check_shape, check_texts, widened
 from gensrc.models.transformers.transformer import Config, Encoder, token_mask
 
 # --- rows of ids ---
@@ -51,7 +51,11 @@ def row(
 
 
 def segments(ids: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
-    """Segment of each token: 0 up to and including the first EOS of a row, then 1."""
+    """Segment of each token: 0 up to and including the first EOS of a row, then 1.
+
+    Raises ValueError for another number of axes.
+    """
+    check_shape(ids, (None,), "rows")
     ends = (ids == EOS).long()
     return (ends.cumsum(1) - ends).clamp(max=1)
 
@@ -217,6 +221,7 @@ class LeftToRight(MaskedLM):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
         """Cross-entropy in nats a token, without padding and the first token."""
+        check_shape(batch, (None,), "rows")
         luck = torch.rand(batch[:, 1:].shape, generator=generator).to(batch.device)
         chosen = (batch[:, 1:] != PAD) & (luck < self.share)
         logits = self.to_logits(self.bert(batch[:, :-1])[chosen])

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD, SPECIALS
-from gensrc.models.checks import check_labels, check_last, widened
+from gensrc.models.checks import check_labels, check_last, check_shape, widened
 from gensrc.models.transformers.bert import Bert, initialise, segments
 
 
@@ -37,6 +37,7 @@ class BertClassifier(nn.Module):
 
     def forward(self, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch classes"]:
         """Raises ValueError for a row of nothing but padding."""
+        check_shape(ids, (None,), "rows")
         check_rows(ids)
         real = (ids >= len(SPECIALS)).unsqueeze(2)
         mean = (self.bert(ids) * real).sum(1) / real.sum(1).clamp(min=1)
@@ -86,8 +87,9 @@ class BertSpanReader(nn.Module):
 
         Raises ValueError for a span that is not within the second text.
         """
-        check_last(spans, (len(ids), 2), "spans")
         inside = second_text(ids)
+        check_shape(spans, (2,), "spans")
+        check_last(spans, (len(ids), 2), "spans")
         within = (spans >= 0) & (spans < ids.shape[1])
         if not within.all() or not inside.gather(1, spans).all():
             raise ValueError("spans must lie within the second text of their row")
