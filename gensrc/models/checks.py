@@ -33,7 +33,8 @@ def reading_values(wanted: bool) -> Iterator[None]:
         _reading = before
 
 
-def _readable(x: Tensor) -> bool:
+def readable(x: Tensor) -> bool:
+    """Whether a check may read these values now."""
     return x.numel() > 0 and (_reading or x.device.type == "cpu")
 
 
@@ -93,7 +94,7 @@ def check_floating(x: Tensor, what: str) -> None:
 def check_finite(x: Tensor, what: str) -> None:
     """Raises ValueError for NaN or infinity."""
     check_floating(x, what)
-    if not _readable(x):
+    if not readable(x):
         return
     low, high = (float(end) for end in x.detach().aminmax())  # NaN if there is one
     if not (-torch.inf < low and high < torch.inf):
@@ -109,7 +110,7 @@ def check_range(x: Tensor, who: str, advice: str) -> None:
     The message begins with `who`, the model that needs them, and ends with `advice`.
     """
     check_floating(x, "pixels")
-    if not _readable(x):
+    if not readable(x):
         return
     low, high = (float(end) for end in x.detach().aminmax())
     if not (low >= -SLACK and high <= 1 + SLACK):  # NaN fails this too
@@ -128,7 +129,7 @@ def check_levels(x: Tensor, levels: int) -> None:
             f"{x.dtype} cannot hold {levels} levels exactly: pass the pictures in "
             "float32, whatever the type of the weights"
         )
-    if not _readable(x):
+    if not readable(x):
         return
     steps = x * (levels - 1)
     if (steps - steps.round()).abs().max() > 1e-3:
@@ -143,7 +144,7 @@ def check_ids(ids: Tensor, count: int, what: str, advice: str) -> None:
     numbers; `what` is their name."""
     if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
         raise ValueError(f"{what} must be whole numbers, not {ids.dtype}: {advice}")
-    if not _readable(ids):
+    if not readable(ids):
         return
     low, high = (int(end) for end in ids.aminmax())
     if low < 0 or high >= count:

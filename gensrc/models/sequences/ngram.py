@@ -53,16 +53,16 @@ class NGram:
                 "order must be at least 1 and discount from 0 to below 1, not "
                 f"{order} and {discount}"
             )
-        if tokens.shape[1] < order:
+        if tokens.ndim == 2 and tokens.shape[1] < order:
             raise ValueError(
                 f"texts of {tokens.shape[1]} tokens are shorter than the order {order}:"
                 " give longer ones, or a lower order"
             )
+        check_texts(tokens, vocab_size, "tokens", ADVICE)
         self.base = vocab_size + 1
         if self.base ** (order + 1) >= 2**63:
             raise ValueError(f"order {order} is too high for {vocab_size} tokens")
         self.order, self.vocab_size, self.discount = order, vocab_size, discount
-        check_texts(tokens, self.vocab_size, "tokens", ADVICE)
         grams, counts = self._codes(tokens, order).unique(return_counts=True)
         self._tables = [Table.of(grams, counts, self.base)]
         for k in range(order - 1, 0, -1):

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD
-from gensrc.models.checks import check_sizes, check_texts, widened
+from gensrc.models.checks import check_sizes, check_texts, readable, widened
 from gensrc.models.transformers.transformer import (
     Attention,
     Cache,
@@ -127,7 +127,7 @@ class GPT(nn.Module):
         """
         self._check(batch)
         targets = batch[:, 1:]
-        if not bool((targets != PAD).any()):
+        if readable(targets) and not bool((targets != PAD).any()):
             raise ValueError(
                 f"a batch of shape {tuple(batch.shape)} has no token to predict: each "
                 "text needs two or more, and not padding alone"
