@@ -91,17 +91,16 @@ def check_floating(x: Tensor, what: str) -> None:
         )
 
 
-def check_finite(x: Tensor, what: str) -> None:
-    """Raises ValueError for NaN or infinity."""
+def check_finite(
+    x: Tensor, what: str, advice: str = "repair these examples or leave them out"
+) -> None:
+    """Raises ValueError for NaN or infinity; the message ends with `advice`."""
     check_floating(x, what)
     if not readable(x):
         return
     low, high = (float(end) for end in x.detach().aminmax())  # NaN if there is one
     if not (-torch.inf < low and high < torch.inf):
-        raise ValueError(
-            f"the {what} have values that are not finite (they span {low:.3g} to "
-            f"{high:.3g}): repair them or leave these examples out"
-        )
+        raise ValueError(f"the {what} have values that are not finite: {advice}")
 
 
 def check_range(x: Tensor, who: str, advice: str) -> None:
@@ -133,9 +132,10 @@ def check_levels(x: Tensor, levels: int) -> None:
         return
     steps = x * (levels - 1)
     if (steps - steps.round()).abs().max() > 1e-3:
+        change = "binarise" if levels == 2 else "round"
         raise ValueError(
-            f"a pixel lies between two of the {levels} levels: binarise or round the "
-            "pictures first, or pass them as they are stored"
+            f"a pixel lies between two of the {levels} levels: {change} the pictures "
+            "first, or pass them as they are stored"
         )
 
 
@@ -156,11 +156,13 @@ def check_ids(ids: Tensor, count: int, what: str, advice: str) -> None:
 
 def check_texts(ids: Tensor, count: int, what: str, advice: str) -> None:
     """As `check_ids`; also for another shape than (texts, time), and for no time."""
-    if ids.ndim != 2 or ids.shape[1] == 0:
+    if ids.ndim != 2:
         raise ValueError(
-            f"{what} must have the shape (batch, time) with one at least, not "
-            f"{tuple(ids.shape)}: put a single row into a batch by [None]"
+            f"{what} must have the shape (batch, time), not {tuple(ids.shape)}: put a "
+            "single row into a batch by [None]"
         )
+    if ids.shape[1] == 0:
+        raise ValueError(f"there are no {what}: a text needs at least one")
     check_ids(ids, count, what, advice)
 
 

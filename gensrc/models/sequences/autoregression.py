@@ -162,7 +162,7 @@ def _checked(series: Tensor) -> Tensor:
             "variable, flattened"
         )
     series = series.double()
-    check_finite(series, "series")
+    check_finite(series, "series", "fill the gaps")
     return series
 
 

@@ -127,7 +127,8 @@ class GPT(nn.Module):
         """
         self._check(batch)
         targets = batch[:, 1:]
-        if readable(targets) and not bool((targets != PAD).any()):
+        padding = readable(targets) and not bool((targets != PAD).any())
+        if targets.numel() == 0 or padding:
             raise ValueError(
                 f"a batch of shape {tuple(batch.shape)} has no token to predict: each "
                 "text needs two or more, and not padding alone"
