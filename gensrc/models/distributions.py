@@ -20,8 +20,12 @@ from gensrc.models.checks import check_last, check_logits, tempered
 LEVELS = 256
 HALF = 0.5 / (LEVELS - 1)
 """Half the distance between two levels."""
-SMALLEST_LOG_SCALE = -6.0
-"""A scale of about half a level; a smaller one hardly raises any probability."""
+SMALLEST_LOG_SCALE = -7 - math.log(2)
+"""PixelCNN++'s bound of -7, for levels from 0 to 1 in place of -1 to 1.
+
+It bounds the probability of a level between the ends by tanh(HALF / (2 scale)) = 0.973,
+or 0.04 bits; a bound of -6 would allow 0.376, or 1.41 bits.
+"""
 
 
 class DiscretizedLogisticMixture:
