@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from gensrc.models.checks import check_last, check_logits, tempered
+from gensrc.models.checks import check_finite, check_last, check_logits, tempered
 
 LEVELS = 256
 HALF = 0.5 / (LEVELS - 1)
@@ -70,7 +70,12 @@ class DiscretizedLogisticMixture:
     def sample(
         self, generator: torch.Generator | None = None
     ) -> Float[Tensor, "*b c h w"]:
-        """One level a pixel, from uniform noise drawn on the CPU."""
+        """One level a pixel, from uniform noise drawn on the CPU.
+
+        Raises ValueError for parameters that are not finite.
+        """
+        check_logits(self.log_share.movedim(-4, -1))
+        check_finite(self.loc, "means", "look for such values in the weights")
         shape, like = self.loc.shape, self.loc
         noise = torch.rand(shape, generator=generator).clamp(1e-6, 1 - 1e-6).to(like)
         # Gumbel-max trick: the argmax picks each component with its probability.

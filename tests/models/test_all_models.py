@@ -135,6 +135,20 @@ def test_a_pixel_that_rounding_took_beyond_the_range_passes(name):
         torch.testing.assert_close(call(beyond, *more), right, atol=1e-3, rtol=1e-3, msg=kind)
 
 
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if hasattr(case.kind, "sample")])
+def test_broken_weights_do_not_draw_what_looks_like_a_sample(name):
+    model = CASES[name].model()
+    if not list(model.parameters()):
+        pytest.skip("counts are never NaN")
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(math.nan)
+    needed = {"labels": torch.tensor([0, 1])} if getattr(model, "num_classes", 0) else {}
+    needed |= {"length": 2} if "length" in inspect.signature(model.sample).parameters else {}
+    with pytest.raises(ValueError, match="not finite|nan"):
+        model.sample(2, **needed)
+
+
 # --- types of weights ---
 
 

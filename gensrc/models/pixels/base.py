@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gensrc.models.checks import (
     as_weights,
+    check_finite,
     check_labels,
     check_last,
     check_shape,
@@ -157,6 +158,7 @@ class PixelModel(nn.Module):
                     step(row, column), noise[row, column], colour, temperature
                 )
                 x[:, colour : colour + drawn.shape[1], row, column] = drawn
+        check_finite(x, "pictures drawn", "look for such values in the weights")
         return x
 
 

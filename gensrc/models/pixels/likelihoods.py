@@ -79,9 +79,11 @@ class Categorical:
         logits = self.logits(params)[:, colour] / temperature
         level = noise[:, colour, None]
         if self.levels == 2:
-            return (level < logits.sigmoid()).to(logits)
-        passed = (logits.softmax(1).cumsum(1) < level).sum(1, keepdim=True)
-        return passed.clamp(max=self.levels - 1) / (self.levels - 1)
+            p = logits.sigmoid()
+            return (level < p).to(p) + 0 * p  # NaN stays NaN, for `sample` to see
+        shares = logits.softmax(1).cumsum(1)
+        passed = (shares < level).sum(1, keepdim=True).clamp(max=self.levels - 1)
+        return passed / (self.levels - 1) + 0 * shares[:, -1:]
 
 
 class LogisticMixture(Categorical):
@@ -144,7 +146,7 @@ class LogisticMixture(Categorical):
         for each in range(self.channels):
             mean = self.moved(loc, slopes, pixel, each)[rows, component]
             scale = log_scale[rows, component, each].clamp(min=SMALLEST_LOG_SCALE).exp()
-            level = (mean + scale * odds[:, each]).clamp(0, 1)
+            level = (mean + scale * odds[:, each]).clamp(0, 1) + 0 * shares[:, -1]
             pixel[:, each] = (level * 255).round() / 255
         return pixel
 

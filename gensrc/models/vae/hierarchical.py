@@ -38,7 +38,7 @@ from gensrc.models.checks import (
     check_shape,
     widened,
 )
-from gensrc.models.vae.vae import gaussian_log_prob
+from gensrc.models.vae.vae import BROKEN, gaussian_log_prob
 
 
 class Gaussian(NamedTuple):
@@ -184,6 +184,7 @@ class HierarchicalVAE(nn.Module):
             for index in reversed(range(len(self.priors))):
                 z = self.prior(index, z).sample(generator)
             pixels = self.decode(z).mean
+            check_finite(pixels, "pictures drawn", BROKEN)
         return (
             pixels
             if mean

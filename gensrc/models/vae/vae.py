@@ -36,6 +36,7 @@ from gensrc.models.checks import (
 )
 
 LIKELIHOODS = ("bernoulli", "continuous_bernoulli", "gaussian")
+BROKEN = "look for such values in the weights"
 
 
 class Elbo(NamedTuple):
@@ -298,6 +299,7 @@ class VAE(nn.Module):
         like = next(self.parameters())
         with torch.no_grad():
             pixels = self.decode(_noise((n, self.latent_dim), like, generator))
+            check_finite(pixels.mean, "pictures drawn", BROKEN)
             return pixels.mean if mean else _draw(pixels, generator)
 
 
