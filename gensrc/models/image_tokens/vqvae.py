@@ -99,9 +99,8 @@ class CodeBook(nn.Module):
         quantized = self.lookup(codes)
         if self.training:
             self.follow(flat, chosen)
-        z = widened(z)
-        commitment = F.mse_loss(z, quantized)
-        return Quantized(straight_through(z, quantized), codes, commitment)
+        commitment = F.mse_loss(widened(z), quantized)
+        return Quantized(straight_through(widened(z), quantized), codes, commitment)
 
     @torch.no_grad()
     def nearest(self, flat: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
