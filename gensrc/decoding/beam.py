@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD
-from gensrc.decoding.incremental import IncrementalDecoder
+from gensrc.decoding.incremental import IncrementalDecoder, check_prompt
 from gensrc.models.checks import check_logits
 
 
@@ -47,6 +47,7 @@ def beam_search(
     """
     if num_beams < 1:
         raise ValueError(f"num_beams must be at least 1, not {num_beams}: 1 is greedy")
+    check_prompt(prompt, max_new_tokens)
     (batch, start), device = prompt.shape, prompt.device
     each = partial(torch.repeat_interleave, repeats=num_beams, dim=0)
     prompts, sources = each(prompt), None if source is None else each(source)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD
 from gensrc.decoding.filters import Choose, greedy
-from gensrc.decoding.incremental import IncrementalDecoder
+from gensrc.decoding.incremental import IncrementalDecoder, check_prompt
 
 
 def left_pad(prompts: Sequence[Int[Tensor, " _"]]) -> Int[Tensor, "batch time"]:
@@ -56,6 +56,7 @@ def stream(
 
     Raises ValueError as `IncrementalDecoder` does.
     """
+    check_prompt(prompt, max_new_tokens)
     time = prompt.shape[1]
     written = F.pad(prompt, (0, max_new_tokens), value=PAD)
     decoder = IncrementalDecoder(

@@ -181,6 +181,7 @@ class SceneReader(nn.Module):
 
         frames: levels in [0, 1], on the reader's device; 64 pixels are halved to 32.
         """
+        check_shape(frames, (None, 1, None, None), "clips")
         return [clip for part in frames.split(32) for clip in self._watch(part)]
 
     def _watch(self, frames: Float[Tensor, "n time 1 size size"]) -> list[Clip | None]:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gensrc import checkpoints
+from gensrc.models.checks import reading_values
 from tests.models.cases import CASES, with_a_loss
 
 
@@ -179,3 +180,20 @@ def test_the_type_of_the_weights_is_followed(name, dtype):
         )
         assert first.shape == second.shape
         assert second.isfinite().all()
+
+
+# --- nothing waits for a GPU ---
+
+COUNTED = {"masked", "left to right", "tokenizer", "scene reader", "context model"}  # results of unknown size
+
+
+@pytest.mark.usefixtures("unwatched")
+@pytest.mark.parametrize("name", [name for name in CASES if name not in COUNTED and "RNN" not in name])
+def test_a_step_of_training_reads_no_value(name):
+    """Tensors on the device "meta" have no values, so whatever reads one fails. PixelRNN needs autocast, which it has
+    not."""
+    model = CASES[name].model().train().to("meta")
+    with reading_values(False):
+        loss = model.loss(*(x.to("meta") for x in CASES[name].batch()))
+    loss.backward()
+    assert loss.is_meta

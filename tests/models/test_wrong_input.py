@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from gensrc import decoding
 from gensrc.data.handwriting import draw
 from gensrc.data.speech import mu_law
+from gensrc.evaluation.scene_judge import SceneReader
 from gensrc.models import style_transfer
 from gensrc.models.distributions import DiscretizedLogisticMixture, sample_categorical
 from gensrc.models.gan import adversarial, augmentation
@@ -16,11 +18,14 @@ from gensrc.models.gan.dcgan import Discriminator, Generator
 from gensrc.models.image_tokens.code_prior import CodePrior
 from gensrc.models.image_tokens.vqgan import PatchDiscriminator, update_decoder
 from gensrc.models.image_tokens.vqvae import Tokenizer
+from gensrc.models.pixels.gated_pixelcnn import GatedPixelCNN
+from gensrc.models.pixels.pixel_rnn import PixelRNN
 from gensrc.models.pixels.pixelcnn import PixelCNN
 from gensrc.models.sequences.autoregression import AR
 from gensrc.models.sequences.ngram import NGram
 from gensrc.models.vae import hierarchical, vae
 from gensrc.training import Batches, fit_gan, seed_everything
+from tests.decoding.test_incremental import gpt
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +96,17 @@ WRONG = {
     "a wave of 16 bits": lambda: mu_law(torch.tensor([0, 32767, -32768], dtype=torch.int16)),
     "batches with NaN": lambda: Batches(torch.arange(40), WITH_A_GAP, batch_size=4),
     "batches with infinity": lambda: Batches(SERIES / 0, batch_size=4),
+    **{
+        f"{name} of one picture without a batch": lambda kind=kind: kind(size=(4, 4))(torch.zeros(1, 4, 4))
+        for name, kind in {"PixelCNN": PixelCNN, "gated": GatedPixelCNN, "RNN": PixelRNN}.items()
+    },
+    "clips without channels": lambda: SceneReader(width=2).watch(torch.zeros(2, 4, 32, 32)),
+    "log-weights of one example": lambda: vae.importance_weighted_bound(numbers(5), 5),
+    "a prompt without a batch": lambda: decoding.generate(gpt(), torch.tensor([5, 6]), max_new_tokens=2),
+    "a prompt without a batch, beams": lambda: decoding.beam_search(
+        gpt(), torch.tensor([5, 6]), max_new_tokens=2, num_beams=2
+    ),
+    "a text without a batch": lambda: decoding.log_prob(gpt(), torch.tensor([5, 6]), start=1),
     "logits with NaN": lambda: sample_categorical(numbers(2, 3) * math.nan),
 }
 

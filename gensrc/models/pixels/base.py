@@ -79,14 +79,18 @@ class PixelModel(nn.Module):
         return -self.log_prob(x, labels).sum((1, 2)).mean()
 
     def check(self, x: Tensor, labels: Tensor | None) -> None:
+        self.check_pictures(x)
+        self.family.check(x)
+        check_labels(labels, len(x), self.num_classes)
+
+    def check_pictures(self, x: Tensor) -> None:
+        """Raises ValueError for another number of axes or channels."""
         check_shape(x, (None, None, None), "pictures")
         if x.shape[1] != self.channels:
             raise ValueError(
                 f"the pictures have {x.shape[1]} channels, the model {self.channels}: "
                 f"build it with channels={x.shape[1]}, or convert the pictures"
             )
-        self.family.check(x)
-        check_labels(labels, len(x), self.num_classes)
 
     def check_size(self, x: Tensor) -> None:
         """For networks with a position embedding, which fixes the size."""

@@ -347,6 +347,7 @@ class PixelRNN(PixelModel):
     def forward(
         self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b p h w"]:
+        self.check_pictures(x)
         x = self.first(rescale(x))
         if self.label is not None:
             x = x + self.label(labels)[:, :, None, None]

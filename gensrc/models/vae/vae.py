@@ -311,6 +311,7 @@ def importance_weighted_bound(
     k = 1 gives the evidence lower bound; the bound rises towards log p(x) as k grows.
     Raises ValueError if there are fewer than k weights an example.
     """
+    check_shape(log_weights, (None,), "log-weights")
     groups = log_weights.shape[1] // k if k >= 1 else 0
     if groups == 0:
         raise ValueError(
