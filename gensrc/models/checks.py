@@ -217,12 +217,11 @@ def check_logits(logits: Tensor) -> None:
 
 
 def tempered(logits: Tensor, temperature: float) -> Tensor:
-    """logits / temperature; a row that overflows so is shifted first, to a maximum of
-    0, which its softmax does not see."""
-    divided = logits / temperature
-    over = (divided.isinf() & logits.isfinite()).any(-1, keepdim=True)
-    shifted = (logits - logits.amax(-1, keepdim=True)) / temperature
-    return torch.where(over, shifted, divided)
+    """logits / temperature; a row whose largest overflows so is shifted first, to a
+    maximum of 0, which its softmax does not see."""
+    top = logits.amax(-1, keepdim=True)
+    over = (top / temperature).isinf() & top.isfinite()
+    return torch.where(over, logits - top, logits) / temperature
 
 
 # --- types of numbers ---

@@ -188,6 +188,9 @@ def test_logits_that_overflow_when_divided_are_drawn_from_all_the_same(dtype: to
     warm = decoding.with_temperature(logits, 0.5)
     torch.testing.assert_close(warm[0].softmax(-1), torch.tensor([0, 0.5, 0.5, 0], dtype=dtype))
     assert torch.equal(warm[1], logits[1] / 0.5), "and the other rows stay as they are"
+    hidden = torch.tensor([[-largest, 1.0, 2.0], [-largest] * 3], dtype=dtype)
+    colder = decoding.with_temperature(hidden, 0.5)
+    assert colder.tolist() == [[-math.inf, 2, 4], [0, 0, 0]], "nor is a token that was hidden any matter"
     drawn = sampler(temperature=0.5, generator=torch.Generator().manual_seed(0))(logits.repeat(50, 1), tokens(100, 1))
     assert set(drawn[::2].tolist()) == {1, 2}
 

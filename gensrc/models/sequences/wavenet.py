@@ -212,9 +212,8 @@ class WaveNet(nn.Module):
         """log p of codes, "batch time", from the outputs that predict them."""
         if not self.num_components:
             return -F.cross_entropy(outputs.mT, codes, reduction="none")
-        levels = codes[:, None, None].to(outputs) / (
-            LEVELS - 1
-        )  # a picture one pixel high
+        # As a picture one pixel high.
+        levels = codes[:, None, None].to(outputs) / (LEVELS - 1)
         return self._mixture(outputs).log_prob(levels)[:, 0, 0]
 
     def _mixture(
