@@ -15,7 +15,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from gensrc.models.checks import check_finite, check_last, check_logits, tempered
+from gensrc.models.checks import (
+    check_finite,
+    check_last,
+    check_logits,
+    check_same_shape,
+    tempered,
+)
 
 LEVELS = 256
 HALF = 0.5 / (LEVELS - 1)
@@ -29,7 +35,10 @@ or 0.04 bits; a bound of -6 would allow 0.376, or 1.41 bits.
 
 
 class DiscretizedLogisticMixture:
-    """Independent distributions of pixels over the levels 0, 1/255, ..., 1."""
+    """Independent distributions of pixels over the levels 0, 1/255, ..., 1.
+
+    Raises ValueError for parameters of different shapes.
+    """
 
     def __init__(
         self,
@@ -37,6 +46,8 @@ class DiscretizedLogisticMixture:
         loc: Float[Tensor, "*b m c h w"],
         log_scale: Float[Tensor, "*b m c h w"],
     ) -> None:
+        check_same_shape("logits and means", logits, loc)
+        check_same_shape("means and scales", loc, log_scale)
         self.log_share = F.log_softmax(logits, -4)
         self.loc = loc
         self.log_scale = log_scale.clamp(min=SMALLEST_LOG_SCALE)

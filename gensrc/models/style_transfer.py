@@ -91,7 +91,7 @@ class RandomFeatures(nn.Module):
         Raises ValueError for pictures without three channels or below `smallest`.
         """
         check(images, self.smallest)
-        x = 2 * images - 1
+        x = 2 * images.to(self.filters) - 1
         maps = [F.conv2d(x, self.colours, self.thresholds).relu()]
         for level in range(self.levels):
             if level:

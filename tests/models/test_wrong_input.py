@@ -15,6 +15,7 @@ from gensrc.models import style_transfer
 from gensrc.models.distributions import DiscretizedLogisticMixture, sample_categorical
 from gensrc.models.gan import adversarial, augmentation
 from gensrc.models.gan.dcgan import Discriminator, Generator
+from gensrc.models.gan.stylegan import StyleGenerator
 from gensrc.models.image_tokens.code_prior import CodePrior
 from gensrc.models.image_tokens.vqgan import PatchDiscriminator, update_decoder
 from gensrc.models.image_tokens.vqvae import Tokenizer
@@ -61,6 +62,9 @@ WRONG = {
     "product": lambda: hierarchical.product(*GAUSSIANS),
     "a mixture": lambda: mixture().log_prob(torch.zeros(4, 5, 5)),
     "a mixture, transposed": lambda: mixture().log_prob(torch.zeros(4, 5, 5, 1)),
+    "a mixture of unlike parameters": lambda: DiscretizedLogisticMixture(
+        numbers(4, 2, 1, 5, 5), numbers(4, 2, 1, 5, 5), numbers(4, 2, 1, 1, 1)
+    ),
     "parameters of a picture": lambda: PixelCNN(width=4).family.log_prob(numbers(1, 1, 4, 4), torch.zeros(3, 1, 4, 4)),
     "given pictures": lambda: PixelCNN(width=4, size=(4, 4)).sample(
         3, given=torch.zeros(1, 1, 4, 4), known=torch.ones(4, 4, dtype=torch.bool)
@@ -130,6 +134,37 @@ def test_series_of_any_type_have_one_forecast():
         fitted = AR.fit(series, 1)
         assert fitted.coefficients.dtype == torch.float64
         assert torch.equal(fitted.forecast(series, 3).mean, fitted.forecast(series.double(), 3).mean)
+
+
+# --- types of weights ---
+
+NETWORKS = {
+    "generator": (lambda: Generator(8, latent_dim=2, width=2), (3, 2)),
+    "discriminator": (lambda: Discriminator(8, width=2), (3, 1, 8, 8)),
+    "style generator": (lambda: StyleGenerator(latent_dim=4, w_dim=4, channels=4, size=16), (3, 4)),
+    "patches": (lambda: PatchDiscriminator(width=2), (1, 3, 32, 32)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_take_noise_and_pictures_of_any_type(name, dtype):
+    build, shape = NETWORKS[name]
+    torch.manual_seed(0)
+    network, x = build().eval(), numbers(*shape)
+    expected = network(x)
+    found = network.to(dtype)(x)
+    torch.testing.assert_close(found.float(), expected, atol=0.2, rtol=0.05)
+    assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_players_of_any_type_play(dtype):
+    torch.manual_seed(0)
+    generator, discriminator = Generator(8, latent_dim=2, width=2).to(dtype), Discriminator(8, width=2).to(dtype)
+    history = fit_gan(generator, discriminator, Batches(torch.rand(8, 1, 8, 8), batch_size=4), steps=2)
+    assert math.isfinite(history.generator_loss[-1])
+    assert generator.sample(2).dtype == dtype
 
 
 # --- whole numbers of numpy ---

@@ -96,6 +96,7 @@ class Generator(nn.Module):
                 f"(n, {self.latent_dim})"
             )
         check_labels(labels, len(z), self.num_classes)
+        z = as_weights(z, self)
         if labels is not None:
             z = torch.cat([z, F.one_hot(labels, self.num_classes).to(z.dtype)], 1)
         return self.main(z[:, :, None, None])
@@ -177,7 +178,7 @@ class Discriminator(nn.Module):
                 f"(n, {', '.join(map(str, self.picture))})"
             )
         check_labels(labels, len(x), self.num_classes)
-        logits = widened(self.main(x).flatten(1))
+        logits = widened(self.main(as_weights(x, self)).flatten(1))
         if labels is None:
             return logits[:, 0]
         return logits[:, 0] + logits[:, 1:].gather(1, labels[:, None])[:, 0]

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gensrc.models.checks import check_same_shape, check_sizes, widened
+from gensrc.models.checks import as_weights, check_same_shape, check_sizes, widened
 from gensrc.models.gan.adversarial import HINGE
 from gensrc.models.image_tokens.vqvae import Tokenizer
 
@@ -51,7 +51,7 @@ class PatchDiscriminator(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w"]:
-        return widened(self.main(x)[:, 0])
+        return widened(self.main(as_weights(x, self))[:, 0])
 
 
 def adaptive_weight(
