@@ -4,12 +4,21 @@ import inspect
 import math
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 
 from gensrc import checkpoints
 from gensrc.models.checks import reading_values
 from tests.models.cases import CASES, with_a_loss
+
+
+@pytest.fixture
+def unwatched():
+    """Without the check of shapes that tests have and readers have not."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_no_model_is_left_out():
@@ -30,15 +39,29 @@ def test_a_model_is_loaded_by_the_configuration_that_saved_it(name, tmp_path, mo
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
 
 
+def of_numpy(value):
+    if isinstance(value, tuple | list):
+        return type(value)(map(of_numpy, value))
+    return np.int64(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def for_sample(model):
+    """What a model's `sample` needs besides the number."""
+    needed = {"labels": torch.tensor([0, 1])} if getattr(model, "num_classes", 0) else {}
+    return needed | ({"length": 2} if "length" in inspect.signature(model.sample).parameters else {})
+
+
+@pytest.mark.usefixtures("unwatched")
+@pytest.mark.parametrize("name", CASES)
+def test_sizes_may_be_numpys_whole_numbers(name):
+    case = CASES[name]
+    model = case.kind(**{key: of_numpy(value) for key, value in case.config.items()}).eval()
+    assert model.loss(*case.batch()).isfinite()
+    if hasattr(model, "sample"):
+        assert len(model.sample(np.int64(2), **for_sample(model))) == 2
+
+
 # --- wrong input is named ---
-
-
-@pytest.fixture
-def unwatched():
-    """Without the check of shapes that tests have and readers have not."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 LIKELIHOODS = ("loss", "elbo", "log_prob", "log_weights")
@@ -144,10 +167,8 @@ def test_broken_weights_do_not_draw_what_looks_like_a_sample(name):
     with torch.no_grad():
         for weight in model.parameters():
             weight.fill_(math.nan)
-    needed = {"labels": torch.tensor([0, 1])} if getattr(model, "num_classes", 0) else {}
-    needed |= {"length": 2} if "length" in inspect.signature(model.sample).parameters else {}
     with pytest.raises(ValueError, match="not finite|nan"):
-        model.sample(2, **needed)
+        model.sample(2, **for_sample(model))
 
 
 # --- types of weights ---
@@ -173,10 +194,9 @@ def test_the_type_of_the_weights_is_followed(name, dtype):
         loss.backward()
         assert all(p.grad is None or p.grad.dtype == dtype for p in model.parameters())
     if hasattr(model, "sample"):
-        needed = {"labels": torch.tensor([0, 1])} if getattr(model, "num_classes", 0) else {}
-        needed |= {"length": 2} if "length" in inspect.signature(model.sample).parameters else {}
         first, second = (
-            each.sample(2, generator=torch.Generator().manual_seed(3), **needed) for each in (case.model(), model)
+            each.sample(2, generator=torch.Generator().manual_seed(3), **for_sample(model))
+            for each in (case.model(), model)
         )
         assert first.shape == second.shape
         assert second.isfinite().all()
