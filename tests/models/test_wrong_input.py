@@ -106,6 +106,17 @@ WRONG = {
     },
     "clips without channels": lambda: SceneReader(width=2).watch(torch.zeros(2, 4, 32, 32)),
     "log-weights of one example": lambda: vae.importance_weighted_bound(numbers(5), 5),
+    **{
+        f"logits of {len(shape)} axes, {name}": lambda f=f, shape=shape: f(numbers(*shape))
+        for shape in ((7,), (2, 3, 7))
+        for name, f in {
+            "top-k": lambda logits: decoding.keep_top_k(logits, 1),
+            "top-p": lambda logits: decoding.keep_top_p(logits, 0.5),
+            "penalty": lambda logits: decoding.penalise_repetition(logits, torch.tensor([[1]] * 2), 1.2),
+            "draw": decoding.draw,
+        }.items()
+    },
+    "tokens of other rows": lambda: decoding.penalise_repetition(numbers(3, 7), torch.tensor([[1]]), 1.2),
     "a prompt without a batch": lambda: decoding.generate(gpt(), torch.tensor([5, 6]), max_new_tokens=2),
     "a prompt without a batch, beams": lambda: decoding.beam_search(
         gpt(), torch.tensor([5, 6]), max_new_tokens=2, num_beams=2
