@@ -56,9 +56,9 @@ def check_shape(x: Tensor, shape: tuple[int | None, ...], what: str) -> None:
         return
     wanted = ", ".join("any" if wish is None else str(wish) for wish in shape)
     raise ValueError(
-        f"the {what} have shape {tuple(x.shape)}, where (n, {wanted}) is wanted: add or "
-        "remove axes (unsqueeze(1) adds that of one channel), resize or convert them, "
-        "or build the model for theirs"
+        f"the {what} have shape {tuple(x.shape)}, where (n, {wanted}) is wanted: add "
+        "or remove axes (unsqueeze(1) adds that of one channel), resize or convert "
+        "them, or build the model for theirs"
     )
 
 
