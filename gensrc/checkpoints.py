@@ -9,8 +9,11 @@ move a chapter's figures too far; its card says which.
 A recording holds what a training has shown and no weights tell afterwards: pictures on the way, curves, tables.
 """
 
+import dataclasses
 import hashlib
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,11 +39,13 @@ class CheckpointError(RuntimeError):
 def save_weights(name: str, model: nn.Module, *, config: dict[str, Any], about: str, bits: int = 8) -> Path:
     """Write `model`'s weights as the shipped checkpoint `name` with its card; returns the file's path.
 
-    config: the keyword arguments that build the same network again; kept in the card and compared on loading.
+    config: the keyword arguments that build the same network again; kept in the card and compared on loading, both as
+        JSON has them (see `as_json`).
     about: one sentence on what it was trained on and for how long.
     bits: of a weight in the file; 8 (in rows with a scale), 16 or 32.
 
-    Raises CheckpointError if the file would be larger than 4 MB, and ValueError for other bits.
+    Raises CheckpointError if the file would be larger than 4 MB or for a config that JSON does not have, and ValueError
+    for other bits.
     """
     if bits not in ENCODINGS:
         raise ValueError(f"bits must be one of {', '.join(map(str, ENCODINGS))}, not {bits}")
@@ -48,7 +53,7 @@ def save_weights(name: str, model: nn.Module, *, config: dict[str, Any], about: 
     encoded = encode(exact, bits)
     card = {
         "model": type(model).__name__,
-        "config": config,
+        "config": as_json(config),
         "about": about,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "encoding": ENCODINGS[bits],
@@ -67,15 +72,41 @@ def load_weights(name: str, model: Model, *, config: dict[str, Any]) -> Model:
     it was made by another class of model or another configuration.
     """
     tensors, card = _read(SHIPPED, name)
-    if (card["model"], card["config"]) != (type(model).__name__, config):
+    wanted = as_json(config)
+    if (card["model"], card["config"]) != (type(model).__name__, wanted):
         raise CheckpointError(
-            f"checkpoint {name} holds {card['model']} with {card['config']}, not {type(model).__name__} with {config}"
+            f"checkpoint {name} holds {card['model']} with {card['config']}, not {type(model).__name__} with {wanted}"
         )
     try:
         model.load_state_dict(decode(tensors))
     except RuntimeError as error:
         raise CheckpointError(f"checkpoint {name} does not fit {type(model).__name__}: {error}") from error
     return model.eval()
+
+
+def as_json(value: Any) -> Any:
+    """A setting as a card holds it, so that it equals itself when it is read again.
+
+    Tuples become lists; keys and paths text; numbers of numpy and torch plain ones; numbers that are not finite, which
+    JSON has not, text; a dataclass the dict of its fields. Raises CheckpointError for anything else.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    if isinstance(value, Mapping):
+        return {str(key): as_json(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | range):
+        return [as_json(each) for each in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if hasattr(value, "tolist"):  # of numpy and torch, numbers as well as arrays
+        return as_json(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Path | torch.dtype):
+        return str(value)
+    raise CheckpointError(
+        f"a card cannot hold the setting {value!r} ({type(value).__name__}): use numbers, text, lists or dicts"
+    )
 
 
 def save_recording(name: str, tensors: dict[str, Tensor], *, about: str) -> Path:

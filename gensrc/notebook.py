@@ -10,6 +10,7 @@ import hashlib
 import inspect
 import io
 import json
+import numbers
 import shutil
 import sys
 import textwrap
@@ -72,13 +73,14 @@ def start(chapter: str, *, profile: str = "quick", seed: int = 0) -> Run:
     """
     if profile not in PROFILES:
         raise ValueError(f"profile must be one of {', '.join(PROFILES)}, not {profile!r}")
-    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+    whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)  # numpy's as well
+    if not whole or not 0 <= seed < 2**32:
         raise ValueError(f"seed must be a whole number from 0 to 2**32 - 1, not {seed!r}")
     from gensrc import plots
 
     training.seed_everything(seed)
     plots.style()
-    begun.append(Run(chapter, profile, seed, training.device()))
+    begun.append(Run(chapter, profile, int(seed), training.device()))
     return begun[-1]
 
 

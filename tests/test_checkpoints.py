@@ -2,9 +2,11 @@
 
 import errno
 import json
+import math
 import os
 import struct
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -277,3 +279,45 @@ def test_the_wheel_holds_weights_and_recordings():
     assert build == {"packages": ["gensrc"]}
     for shelf in (checkpoints.SHIPPED, checkpoints.RECORDINGS):
         assert shelf.parent == root / "gensrc"
+
+
+# --- settings ---
+
+
+@dataclass(frozen=True)
+class Sizes:
+    width: int
+    shape: tuple[int, ...] = (1, 2)
+
+
+SETTINGS = [
+    ((1, (2, 3)), [1, [2, 3]]),
+    ({1: {2: (3,)}}, {"1": {"2": [3]}}),
+    (np.float32(0.5), 0.5),
+    (np.int64(7), 7),
+    (np.bool_(True), True),
+    (np.arange(3), [0, 1, 2]),
+    (torch.tensor(3), 3),
+    (torch.Size([1, 28]), [1, 28]),
+    (Path("a") / "b", str(Path("a") / "b")),
+    (math.inf, "inf"),
+    (math.nan, "nan"),
+    (None, None),
+    (range(2), [0, 1]),
+    ({"b", "a"}, ["a", "b"]),
+    (Sizes(3), {"width": 3, "shape": [1, 2]}),
+]
+
+
+@pytest.mark.parametrize(("value", "kept"), SETTINGS, ids=lambda value: type(value).__name__)
+def test_a_setting_equals_itself_when_it_is_read_again(folder, value, kept):
+    config = CONFIG | {"more": value}
+    checkpoints.save_weights("digits", vae.VAE(**CONFIG), config=config, about="a test")
+    card = (folder / "digits.json").read_text()
+    assert json.loads(card, parse_constant=pytest.fail)["config"]["more"] == kept
+    checkpoints.load_weights("digits", vae.VAE(**CONFIG), config=config)
+
+
+def test_a_setting_that_no_card_can_hold_is_named(folder):
+    with pytest.raises(checkpoints.CheckpointError, match="a card cannot hold the setting <function .*: use numbers"):
+        checkpoints.save_weights("digits", vae.VAE(**CONFIG), config={"loss": saved}, about="a test")

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import torch
 
@@ -155,6 +156,12 @@ def test_figure_refuses_missing_texts_and_unknown_kinds(options):
     with pytest.raises(ValueError, match="needs a caption, and an alt text|kind must be"):
         notebook.figure(plt.figure(), **{**good, **options})
     plt.close("all")
+
+
+def test_a_seed_may_be_numpys_whole_number():
+    run = notebook.start("a chapter", seed=np.int64(3))
+    assert (run.seed, type(run.seed)) == (3, int)
+    assert torch.equal(torch.rand(2), torch.rand(2, generator=torch.Generator().manual_seed(3)))
 
 
 def test_source_shows_the_code_and_its_file(shown):

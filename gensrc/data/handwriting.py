@@ -89,7 +89,7 @@ def draw(n: int, columns: int, *, split: str, combinations: str, seed: int) -> I
         raise ValueError(f"n has to be at least 1, not {n}.")
     streams = len(PREFIXES) * len(COMBINATIONS)
     stream = list(PREFIXES).index(split) * len(COMBINATIONS) + COMBINATIONS.index(combinations)
-    generator = torch.Generator().manual_seed(seed * streams + stream)
+    generator = torch.Generator().manual_seed(int(seed) * streams + stream)
     # Below 2^28 every torch draws these from 32 random bits; above, newer ones take 64.
     return torch.randint(2**24, (n, columns), generator=generator)
 

@@ -110,11 +110,18 @@ def binarize(images: Float[Tensor, "*shape"], generator: torch.Generator | None 
 
     generator: of the CPU, where the numbers are drawn for any device of `images`, so that they are always the same.
 
-    Raises ValueError for pictures of whole numbers, of which every one above 0 would count as white.
+    Raises ValueError for pictures of whole numbers, of which every one above 0 would count as white, and for values
+    outside [0, 1] by more than rounding, which are read in the computer's own memory only.
     """
     if not images.is_floating_point():
         raise ValueError(
             f"binarize needs grey levels in [0, 1], not {images.dtype}: load the pictures as torch.float32."
         )
+    if images.numel() and images.device.type == "cpu":
+        low, high = (float(end) for end in images.aminmax())
+        if not (low >= -1e-5 and high <= 1 + 1e-5):  # NaN fails this too
+            raise ValueError(
+                f"binarize needs grey levels in [0, 1], and these span [{low:.3g}, {high:.3g}]: rescale them."
+            )
     uniform = torch.rand(images.shape, generator=generator)
     return (uniform.to(images.device) < images).to(images.dtype)

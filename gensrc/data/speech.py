@@ -56,8 +56,12 @@ def speech(split: str = "train") -> Speech:
 def mu_law(waves: Float[Tensor, "*shape"]) -> Int64[Tensor, "*shape"]:
     """The mu-law code of each sample: ln(1 + 255 |x|) / ln 256, with the sign of x, in 256 levels from -1 to 1.
 
-    Samples beyond [-1, 1] are clipped. Raises ValueError for samples that are not finite.
+    Samples beyond [-1, 1] are clipped. Codes are the nearest of 256 levels that lie symmetrically around 0, which is
+    none of them: 0 becomes 127, where torchaudio, which rounds half up, has 128. Raises ValueError for samples that are
+    not finite, or whole numbers.
     """
+    if not waves.is_floating_point():
+        raise ValueError(f"the wave is {waves.dtype}: divide 16-bit samples by 32768, so that they lie in [-1, 1]")
     if not bool(waves.isfinite().all()):
         raise ValueError("the wave has samples that are not finite, which no code stands for: repair or cut it")
     return torch.bucketize(waves.contiguous(), _between().to(waves))

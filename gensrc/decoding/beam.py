@@ -1,7 +1,10 @@
 """Beam search for the likeliest text of a language model.
 
 Wu and others, Google's Neural Machine Translation System, 2016, is the source of the
-length penalty. Deviation: a beam's score has no coverage penalty.
+length normalisation. Deviations: a beam's score has no coverage penalty, and `alpha` is
+0 unless it is given. The `length_penalty` of the transformers library is another: it
+divides by length^penalty, and is 1 unless it is given. At 0 both give the likeliest
+text.
 """
 
 import math
@@ -14,12 +17,13 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD
-from gensrc.decoding.incremental import IncrementalDecoder
+from gensrc.decoding.incremental import IncrementalDecoder, check_prompt
+from gensrc.models.checks import check_logits
 
 
-def wu_length(length: int, length_penalty: float) -> float:
-    """((5 + length) / 6)^penalty, by which a log-likelihood is divided (Wu et al.)."""
-    return ((5 + length) / 6) ** length_penalty
+def wu_length(length: int, alpha: float) -> float:
+    """((5 + length) / 6)^alpha, by which a log-likelihood is divided (Wu et al.)."""
+    return ((5 + length) / 6) ** alpha
 
 
 @torch.no_grad()
@@ -29,13 +33,13 @@ def beam_search(
     *,
     max_new_tokens: int,
     num_beams: int,
-    length_penalty: float = 0.0,
+    alpha: float = 0.0,
     stop_tokens: Sequence[int] = (),
     source: Int[Tensor, "batch source"] | None = None,
 ) -> Int[Tensor, "batch longer"]:
     """The best text of each row, by a search that keeps `num_beams` at every length.
 
-    The score is log p / `wu_length`; a penalty of 0 gives the likeliest text, a higher
+    The score is log p / `wu_length`; an alpha of 0 gives the likeliest text, a higher
     one favours longer texts. A text ends with a stop token or after `max_new_tokens`. A
     finished text is a candidate only if it is among the best `num_beams` of its length.
 
@@ -43,6 +47,7 @@ def beam_search(
     """
     if num_beams < 1:
         raise ValueError(f"num_beams must be at least 1, not {num_beams}: 1 is greedy")
+    check_prompt(prompt, max_new_tokens)
     (batch, start), device = prompt.shape, prompt.device
     each = partial(torch.repeat_interleave, repeats=num_beams, dim=0)
     prompts, sources = each(prompt), None if source is None else each(source)
@@ -58,7 +63,9 @@ def beam_search(
     best, answer = live.new_full((batch,), -math.inf), texts[:, 0].clone()
     new = prompts
     for length in range(1, max_new_tokens + 1):
-        log_p = decoder.read(new)[:, -1].float().log_softmax(-1)
+        logits = decoder.read(new)[:, -1].float()
+        check_logits(logits)
+        log_p = logits.log_softmax(-1)
         vocab = log_p.shape[1]
         totals = (live.view(-1, 1) + log_p).view(batch, -1)
         # Enough candidates that num_beams remain if all possible ones end.
@@ -70,14 +77,12 @@ def beam_search(
         ends = torch.isin(token, stops)
         last = length == max_new_tokens
         ended = ranked.masked_fill(~(ends | last), -math.inf)[:, :num_beams]
-        top, which = (ended / wu_length(length, length_penalty)).max(1)
+        top, which = (ended / wu_length(length, alpha)).max(1)
         rows = (top > best).nonzero().squeeze(1)
         best[rows], answer[rows] = top[rows], texts[rows, which[rows]]
         live, kept = ranked.masked_fill(ends, -math.inf).topk(num_beams)
         # log p never grows with the length, but the divisor may.
-        divisor = max(
-            wu_length(n, length_penalty) for n in (length + 1, max_new_tokens)
-        )
+        divisor = max(wu_length(n, alpha) for n in (length + 1, max_new_tokens))
         if last or bool((best >= live[:, 0] / divisor).all()):
             break
         texts = texts.gather(1, kept[..., None].expand(-1, -1, texts.shape[2]))

@@ -7,7 +7,8 @@ Keskar and others, CTRL, 2019, of the repetition penalty. Settings are named as 
 transformers library.
 
 Deviations: negative logits are multiplied by the repetition penalty, as in the library,
-where CTRL divides all; tokens as likely as the k-th of top-k all stay.
+where CTRL divides all. `draw` and `greedy` raise an error for logits that leave no
+choice; of the library the likeliest token is then any one.
 """
 
 import math
@@ -16,6 +17,8 @@ from collections.abc import Callable, Sequence
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from gensrc.models.checks import check_last, check_logits, check_shape, tempered
 
 Filter = Callable[[Tensor, Tensor], Tensor]  # logits and the tokens so far -> logits
 Choose = Callable[[Tensor, Tensor], Tensor]  # the same -> the next token of each row
@@ -36,7 +39,7 @@ def with_temperature(
             f"temperature must be positive and finite, not {temperature}: for the "
             "likeliest token, the limit towards 0, choose with greedy"
         )
-    return logits / temperature
+    return tempered(logits, temperature)
 
 
 def keep_top_k(
@@ -45,10 +48,11 @@ def keep_top_k(
 ) -> Float[Tensor, "batch vocab"]:
     """Keep the k likeliest tokens, and those as likely as the k-th.
 
-    Raises ValueError for a k below 1.
+    Raises ValueError for a k below 1 and logits that are no rows.
     """
     if top_k < 1:
         raise ValueError(f"top_k must be at least 1, not {top_k}: None leaves it out")
+    check_shape(logits, (None,), "logits")
     kth = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]
     return logits.masked_fill(logits < kth, -math.inf)
 
@@ -59,10 +63,11 @@ def keep_top_p(
 ) -> Float[Tensor, "batch vocab"]:
     """Keep the fewest likeliest tokens whose probabilities add up to p or more.
 
-    Raises ValueError unless p is in (0, 1].
+    Raises ValueError unless p is in (0, 1], and for logits that are no rows.
     """
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must lie in (0, 1], not {top_p}: 1 keeps every token")
+    check_shape(logits, (None,), "logits")
     rising, order = logits.sort(-1)
     # Drop the least likely tokens while they sum to at most 1 - p, never the likeliest.
     spare = rising.softmax(-1).cumsum(-1) <= 1 - top_p
@@ -91,13 +96,16 @@ def penalise_repetition(
 ) -> Float[Tensor, "batch vocab"]:
     """Lower the logits of all tokens in `ids`: divided if positive, else multiplied.
 
-    Raises ValueError unless the penalty is positive; below 1 it raises them.
+    Raises ValueError unless the penalty is positive, below 1 it raises them, and for
+    ids of other rows than the logits.
     """
     if not 0 < repetition_penalty < math.inf:
         raise ValueError(
             f"repetition_penalty must be positive, not {repetition_penalty}: 1 "
             "changes nothing"
         )
+    check_shape(logits, (None,), "logits")
+    check_last(ids, (len(logits), ids.shape[-1]), "tokens so far")
     old, penalty = logits.gather(-1, ids), repetition_penalty
     new = torch.where(old < 0, old * penalty, old / penalty)
     return logits.scatter(-1, ids, new)
@@ -110,7 +118,11 @@ def greedy(
     logits: Float[Tensor, "batch vocab"],
     ids: Int[Tensor, "batch time"],
 ) -> Int[Tensor, " batch"]:
-    """The likeliest token."""
+    """The likeliest token.
+
+    Raises ValueError for a row of logits without one: see `check_logits`.
+    """
+    check_logits(logits)
     return logits.argmax(-1)
 
 
@@ -122,10 +134,18 @@ def draw(
 
     One random number a row is drawn on the CPU, so that a seed gives the same tokens on
     every machine with the same logits.
+
+    Raises ValueError for logits that are no rows, and for a row without a softmax: see
+    `check_logits`.
     """
+    check_shape(logits, (None,), "logits")
+    check_logits(logits)
     ladder = logits.double().softmax(-1).cumsum(-1)
     height = torch.rand(len(logits), 1, generator=generator, dtype=torch.float64)
-    rung = height.to(logits.device) * ladder[:, -1:]
+    total = ladder[:, -1:]
+    # Below the top even where the product is rounded up, so within the vocabulary.
+    below = torch.nextafter(total, torch.zeros_like(total))
+    rung = torch.minimum(height.to(logits.device) * total, below)
     return torch.searchsorted(ladder, rung, right=True).squeeze(1)
 
 
@@ -143,7 +163,8 @@ def sampler(
 
     It applies the repetition penalty, temperature, top-k, top-p and min-p, in the order
     of the transformers library, then your own `filters`, then takes one sample a row.
-    Filters whose setting is None are left out.
+    Filters whose setting is None are left out. `generate` shows a filter no padding: it
+    calls it with each row alone where rows are padded.
     """
 
     def choose(logits: Tensor, ids: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD
 from gensrc.decoding.filters import Choose, greedy
-from gensrc.decoding.incremental import IncrementalDecoder
+from gensrc.decoding.incremental import IncrementalDecoder, check_prompt
 
 
 def left_pad(prompts: Sequence[Int[Tensor, " _"]]) -> Int[Tensor, "batch time"]:
@@ -48,11 +48,15 @@ def stream(
     """An iterator over the next tokens, one of every row at each step.
 
     After its stop token a row has PAD; it ends when all rows have reached one.
+    choose: from the logits and the tokens so far, without padding: rows of different
+        lengths are chosen for one by one, and a row that has ended is shown as if it
+        repeated its stop token.
     source: of an encoder-decoder, whose prompt is a column of BOS.
     use_cache: False recomputes all tokens at every step, for comparison.
 
     Raises ValueError as `IncrementalDecoder` does.
     """
+    check_prompt(prompt, max_new_tokens)
     time = prompt.shape[1]
     written = F.pad(prompt, (0, max_new_tokens), value=PAD)
     decoder = IncrementalDecoder(
@@ -64,13 +68,16 @@ def stream(
     )
     stops = torch.tensor(stop_tokens, dtype=prompt.dtype, device=prompt.device)
     ended = torch.zeros(len(prompt), dtype=torch.bool, device=prompt.device)
+    if decoder.padded:
+        choose = _row_by_row(choose, (prompt == PAD).sum(1).tolist())
     for end in range(time, time + max_new_tokens):
         with torch.no_grad():
             token = choose(decoder.read(prompt)[:, -1], written[:, :end])
         if len(stops):
             token = token.masked_fill(ended, PAD)
+        written[:, end] = torch.where(ended, written[:, end - 1], token)
+        if len(stops):
             ended |= torch.isin(token, stops)
-        written[:, end] = token
         yield token
         if len(stops) and ended.all():
             return
@@ -85,3 +92,13 @@ def generate(
     """The prompt and its continuation; the settings are those of `stream`."""
     tokens = [*stream(model, prompt, **settings)]
     return torch.cat([prompt, torch.stack(tokens, 1)], 1)
+
+
+def _row_by_row(choose: Choose, padding: Sequence[int]) -> Choose:
+    """`choose` called for each row alone, without its padding on the left."""
+
+    def alone(logits: Tensor, ids: Tensor) -> Tensor:
+        rows = zip(logits.split(1), ids.split(1), padding, strict=True)
+        return torch.cat([choose(row, text[:, start:]) for row, text, start in rows])
+
+    return alone

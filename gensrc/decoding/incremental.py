@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD
+from gensrc.models.checks import check_shape
 from gensrc.models.transformers.cache import KeyValueCache
 from gensrc.models.transformers.transformer import Stack, Transformer, token_mask
 
@@ -45,7 +46,7 @@ class IncrementalDecoder:
     ) -> None:
         if model.training:
             raise ValueError("the model is in training mode: call model.eval() first")
-        _check(prompt, max_new_tokens)
+        check_prompt(prompt, max_new_tokens)
         padding = (prompt == PAD).sum(1)
         self.padded = bool(padding.any())
         self.forward: Callable[..., Tensor] = model
@@ -107,6 +108,7 @@ def log_prob(
 
     PAD after the end is ignored.
     """
+    check_shape(ids, (None,), "texts")
     later = ids.shape[1] - start
     decoder = IncrementalDecoder(
         model, ids[:, :start], max_new_tokens=later, source=source
@@ -117,7 +119,14 @@ def log_prob(
     return (each * (new != PAD)).sum(1)
 
 
-def _check(prompt: Tensor, max_new_tokens: int) -> None:
+def check_prompt(prompt: Tensor, max_new_tokens: int) -> None:
+    """Raises ValueError for prompts that are no batch of texts, empty, or padded
+    elsewhere than on the left, and for `max_new_tokens` below 1."""
+    if prompt.ndim != 2:
+        raise ValueError(
+            f"prompts must have the shape (batch, time), not {tuple(prompt.shape)}: "
+            "put a single one into a batch by [None]"
+        )
     if max_new_tokens < 1:
         raise ValueError(f"max_new_tokens must be at least 1, not {max_new_tokens}")
     if prompt.numel() == 0:

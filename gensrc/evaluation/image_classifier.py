@@ -14,6 +14,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from gensrc.models.checks import (
+    as_weights,
+    check_finite,
+    check_labels,
+    check_shape,
+    widened,
+)
+
 
 class ImageClassifier(nn.Module):
     """Three convolutions of stride 2, a hidden layer of 4 * width units, and logits.
@@ -49,22 +57,30 @@ class ImageClassifier(nn.Module):
         self.head = nn.Linear(4 * width, num_classes)
 
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n f"]:
-        """The input of the last layer, 4 * width numbers a picture."""
+        """The input of the last layer, 4 * width numbers a picture.
+
+        Raises ValueError for another shape, and for values that are not finite.
+        """
         if tuple(x.shape[1:]) != self.picture:
             raise ValueError(
                 f"the pictures have shape {tuple(x.shape)}; this classifier wants "
                 f"(n, {', '.join(map(str, self.picture))})"
             )
-        return self.body(x).float()
+        check_finite(x, "pictures")
+        return widened(self.body(as_weights(x, self)))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """Logits of the classes."""
-        return self.head(self.features(x)).float()
+        return widened(self.head(as_weights(self.features(x), self)))
 
     def loss(
         self, x: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]
     ) -> Float[Tensor, ""]:
-        """Cross-entropy in nats, mean over the pictures."""
+        """Cross-entropy in nats, mean over the pictures.
+
+        Raises ValueError as `features` does, and for labels of no class.
+        """
+        check_labels(labels, len(x), self.head.out_features)
         return F.cross_entropy(self(x), labels)
 
     @torch.no_grad()
@@ -84,6 +100,7 @@ class PooledClassifier(nn.Module):
 
     def __init__(self, width: int, num_classes: int, channels: int = 3) -> None:
         super().__init__()
+        self.channels = channels
         layers: list[nn.Module] = []
         for outputs in (width, 2 * width, 4 * width):
             layers.append(nn.Conv2d(channels, outputs, 4, 2, 1, bias=False))
@@ -93,8 +110,13 @@ class PooledClassifier(nn.Module):
         self.head = nn.Linear(channels, num_classes)
 
     def features(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n f"]:
-        """What the last layer decides from, 4 * width numbers a picture."""
-        return self.body(x).mean((2, 3))
+        """What the last layer decides from, 4 * width numbers a picture.
+
+        Raises ValueError for another shape, and for values that are not finite.
+        """
+        check_shape(x, (self.channels, None, None), "pictures")
+        check_finite(x, "pictures")
+        return self.body(as_weights(x, self)).mean((2, 3))
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n classes"]:
         """Logits of the classes."""
@@ -103,7 +125,11 @@ class PooledClassifier(nn.Module):
     def loss(
         self, x: Float[Tensor, "n c h w"], labels: Int64[Tensor, " n"]
     ) -> Float[Tensor, ""]:
-        """Cross-entropy in nats, mean over the pictures."""
+        """Cross-entropy in nats, mean over the pictures.
+
+        Raises ValueError as `features` does, and for labels of no class.
+        """
+        check_labels(labels, len(x), self.head.out_features)
         return F.cross_entropy(self(x), labels)
 
 

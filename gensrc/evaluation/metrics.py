@@ -1,4 +1,9 @@
-"""Metrics: active units, k-NN accuracy, Frechet distance, precision and recall."""
+"""Metrics: active units, k-NN accuracy, Frechet distance, precision and recall.
+
+All compute in double precision, since features may be far from the origin. They raise
+ValueError for sets of features that are not of shape (n, d) with one d, that have
+values which are not finite, and that are too small for the metric.
+"""
 
 from typing import NamedTuple
 
@@ -14,6 +19,7 @@ def active_units(means: Float[Tensor, "n d"], *, threshold: float = 0.01) -> int
     Burda et al., Importance Weighted Autoencoders, ICLR 2016, section 5.2, where the
     threshold is 0.01 too.
     """
+    (means,) = _checked(means, least=2)
     return int((means.var(0) > threshold).sum())
 
 
@@ -23,7 +29,8 @@ def active_directions(means: Float[Tensor, "n d"], *, threshold: float = 0.01) -
 
     Unlike `active_units` it does not change when the latent space is rotated.
     """
-    return int((torch.linalg.eigvalsh(torch.cov(means.T.double())) > threshold).sum())
+    (means,) = _checked(means, least=2)
+    return int((torch.linalg.eigvalsh(_covariance(means)) > threshold).sum())
 
 
 def knn_classify(
@@ -36,8 +43,15 @@ def knn_classify(
     """The most frequent class of the k nearest known codes (Euclidean); the smaller
     label if tied.
 
-    Raises ValueError for a k below 1 or above the number of known codes.
+    Raises ValueError for a k below 1 or above the number of known codes, and for
+    another number of labels.
     """
+    known_codes, codes = _checked(known_codes, codes, least=1)
+    if known_labels.shape != known_codes.shape[:1]:
+        raise ValueError(
+            f"{len(known_codes)} known codes need as many labels, not a tensor of "
+            f"shape {tuple(known_labels.shape)}"
+        )
     if not 1 <= k <= len(known_codes):
         raise ValueError(
             f"k must lie between 1 and the {len(known_codes)} known codes, not {k}"
@@ -45,8 +59,10 @@ def knn_classify(
     from sklearn.neighbors import KNeighborsClassifier  # slow to import
 
     judge = KNeighborsClassifier(k, algorithm="brute")
-    judge.fit(known_codes.cpu().numpy(), known_labels.cpu().numpy())
-    return torch.from_numpy(judge.predict(codes.cpu().numpy()))
+    # Distances are computed from lengths, so they are exact near the origin only.
+    centre = known_codes.mean(0)
+    judge.fit((known_codes - centre).cpu().numpy(), known_labels.cpu().numpy())
+    return torch.from_numpy(judge.predict((codes - centre).cpu().numpy()))
 
 
 def frechet_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
@@ -55,10 +71,10 @@ def frechet_distance(a: Float[Tensor, "n d"], b: Float[Tensor, "m d"]) -> float:
     |mean_a - mean_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Dowson and Landau, 1982;
     the form of the FID of Heusel et al., NeurIPS 2017). It depends on the features and
     on the numbers of examples: compare it with the distance between two halves of the
-    real data, and never with a value from other features.
+    real data, and never with a value from other features. Each set needs two examples.
     """
-    a, b = a.double(), b.double()
-    covariance_a, covariance_b = torch.cov(a.T), torch.cov(b.T)
+    a, b = _checked(a, b, least=2)
+    covariance_a, covariance_b = _covariance(a), _covariance(b)
     # tr (C_a C_b)^(1/2) = tr (C_a^(1/2) C_b C_a^(1/2))^(1/2), a symmetric matrix.
     root = _square_root(covariance_a)
     cross = torch.linalg.eigvalsh(root @ covariance_b @ root).clamp(min=0).sqrt().sum()
@@ -91,11 +107,15 @@ def precision_recall(
 
     Raises ValueError for a k below 1 or not below the number of examples of each set.
     """
+    real, made = _checked(real, made, least=2)
     if not 1 <= k < min(len(real), len(made)):
         raise ValueError(
             f"k must be at least 1 and below {min(len(real), len(made))}, the "
             f"examples of a set, not {k}"
         )
+    # Distances are computed from lengths, so they are exact near the origin only.
+    centre = real.mean(0)
+    real, made = real - centre, made - centre
     return PrecisionRecall(_covered(made, real, k), _covered(real, made, k))
 
 
@@ -110,9 +130,36 @@ def _covered(
             for some in _parts(centres)
         ]
     )
+    # What rounding makes of a distance of 0, so that copies of a centre are inside.
+    radii = radii + 1e-7 * centres.norm(dim=1)
     inside = [(torch.cdist(some, centres) <= radii).any(1) for some in _parts(points)]
     return float(torch.cat(inside).float().mean())
 
 
 def _parts(points: Float[Tensor, "n d"]) -> tuple[Tensor, ...]:
     return points.split(1000)  # to bound the memory of all distances
+
+
+def _checked(*sets: Float[Tensor, "_ d"], least: int) -> list[Float[Tensor, "_ d"]]:
+    """The sets in double precision, if they are sound; `least` examples in each."""
+    for features in sets:
+        if features.ndim != 2 or not 0 < features.shape[1] == sets[0].shape[-1]:
+            shapes = " and ".join(str(tuple(each.shape)) for each in sets)
+            raise ValueError(
+                f"features must have the shape (examples, d) with one d, not {shapes}: "
+                "flatten all axes but the first"
+            )
+        if len(features) < least:
+            raise ValueError(
+                f"a set of {len(features)} examples is too small: give {least} or more"
+            )
+        if not bool(features.isfinite().all()):
+            raise ValueError(
+                "the features have values that are not finite: look for them in the "
+                "examples and in the network that computed them"
+            )
+    return [features.double() for features in sets]
+
+
+def _covariance(features: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:
+    return torch.atleast_2d(torch.cov(features.T))  # of one feature torch's is a number

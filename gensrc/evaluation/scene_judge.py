@@ -37,6 +37,13 @@ from gensrc.data.captions import (
 )
 from gensrc.data.video import MOTIONS, ROOM, Actor, Clip
 from gensrc.evaluation.motion_paths import trace, without
+from gensrc.models.checks import (
+    as_weights,
+    check_finite,
+    check_last,
+    check_shape,
+    widened,
+)
 
 CELL = 2  # pixels, the side of a cell
 CELLS = 16  # of a picture, each way
@@ -80,18 +87,23 @@ class SceneReader(nn.Module):
 
     def heat(self, images: Float[Tensor, "n 3 32 32"]) -> Float[Tensor, "n 16 16"]:
         """Logits of the heat map: is a cell the middle of a thing (see `targets`)?"""
-        return self.finder(images)[:, 0].float()
+        check_shape(images, (3, 32, 32), "pictures")
+        check_finite(images, "pictures")
+        return widened(self.finder(as_weights(images, self))[:, 0])
 
     def classify(
         self, windows: Float[Tensor, "m 3 16 16"]
     ) -> tuple[Float[Tensor, "m 10"], Float[Tensor, "m colours"]]:
         """Logits of the digit and of the colour in the middle of each window."""
-        digits, colours = self.reader(windows).float().split([10, len(COLOURS)], 1)
+        logits = widened(self.reader(as_weights(windows, self)))
+        digits, colours = logits.split([10, len(COLOURS)], 1)
         return digits, colours
 
     def features(self, windows: Float[Tensor, "m 3 16 16"]) -> Float[Tensor, "m f"]:
         """The input of the reader's last layer, 8 * width numbers a window."""
-        return self.reader[:-2](windows).float()
+        check_shape(windows, (3, WINDOW, WINDOW), "windows")
+        check_finite(windows, "windows")
+        return widened(self.reader[:-2](as_weights(windows, self)))
 
     def loss(
         self, images: Float[Tensor, "n 3 32 32"], marks: Int64[Tensor, "n 2 32 32"]
@@ -101,6 +113,7 @@ class SceneReader(nn.Module):
 
         marks: what is to be found in them, from `annotate`.
         """
+        check_last(marks, (len(images), 2, 32, 32), "marks")
         which, rows, columns = (marks[:, 0] > 0).nonzero(as_tuple=True)
         middles = torch.stack([rows, columns], 1)
         wanted = targets(which, middles, len(images))
@@ -168,6 +181,7 @@ class SceneReader(nn.Module):
 
         frames: levels in [0, 1], on the reader's device; 64 pixels are halved to 32.
         """
+        check_shape(frames, (None, 1, None, None), "clips")
         return [clip for part in frames.split(32) for clip in self._watch(part)]
 
     def _watch(self, frames: Float[Tensor, "n time 1 size size"]) -> list[Clip | None]:
@@ -353,6 +367,8 @@ def clip_agreement(
 
 def _share(right: Iterable[bool]) -> float:
     values = list(right)
+    if not values:
+        raise ValueError("there is nothing to compare: give a picture or clip at least")
     return sum(values) / len(values)
 
 

@@ -15,15 +15,30 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from gensrc.models.checks import (
+    check_finite,
+    check_last,
+    check_logits,
+    check_same_shape,
+    tempered,
+)
+
 LEVELS = 256
 HALF = 0.5 / (LEVELS - 1)
 """Half the distance between two levels."""
-SMALLEST_LOG_SCALE = -6.0
-"""A scale of about half a level; a smaller one hardly raises any probability."""
+SMALLEST_LOG_SCALE = -7 - math.log(2)
+"""PixelCNN++'s bound of -7, for levels from 0 to 1 in place of -1 to 1.
+
+It bounds the probability of a level between the ends by tanh(HALF / (2 scale)) = 0.973,
+or 0.04 bits; a bound of -6 would allow 0.376, or 1.41 bits.
+"""
 
 
 class DiscretizedLogisticMixture:
-    """Independent distributions of pixels over the levels 0, 1/255, ..., 1."""
+    """Independent distributions of pixels over the levels 0, 1/255, ..., 1.
+
+    Raises ValueError for parameters of different shapes.
+    """
 
     def __init__(
         self,
@@ -31,6 +46,8 @@ class DiscretizedLogisticMixture:
         loc: Float[Tensor, "*b m c h w"],
         log_scale: Float[Tensor, "*b m c h w"],
     ) -> None:
+        check_same_shape("logits and means", logits, loc)
+        check_same_shape("means and scales", loc, log_scale)
         self.log_share = F.log_softmax(logits, -4)
         self.loc = loc
         self.log_scale = log_scale.clamp(min=SMALLEST_LOG_SCALE)
@@ -42,7 +59,10 @@ class DiscretizedLogisticMixture:
         the sigmoid:
         s(upper) - s(lower) = s(upper) s(-lower) (1 - exp(lower - upper)). The lowest
         bin extends to -infinity, the highest to infinity; one factor remains for each.
+
+        Raises ValueError for pictures of another shape.
         """
+        check_last(x, self.loc.shape[-3:], "pictures")
         x = x.unsqueeze(-4)
         scale = self.log_scale.exp()
         upper, lower = (x - self.loc + HALF) / scale, (x - self.loc - HALF) / scale
@@ -61,11 +81,16 @@ class DiscretizedLogisticMixture:
     def sample(
         self, generator: torch.Generator | None = None
     ) -> Float[Tensor, "*b c h w"]:
-        """One level a pixel, from uniform noise drawn on the CPU."""
-        shape, where = self.loc.shape, self.loc.device
-        noise = torch.rand(shape, generator=generator).to(where).clamp(1e-6, 1 - 1e-6)
+        """One level a pixel, from uniform noise drawn on the CPU.
+
+        Raises ValueError for parameters that are not finite.
+        """
+        check_logits(self.log_share.movedim(-4, -1))
+        check_finite(self.loc, "means", "look for such values in the weights")
+        shape, like = self.loc.shape, self.loc
+        noise = torch.rand(shape, generator=generator).clamp(1e-6, 1 - 1e-6).to(like)
         # Gumbel-max trick: the argmax picks each component with its probability.
-        gumbel = -(-torch.rand(shape, generator=generator).to(where).log()).log()
+        gumbel = -(-torch.rand(shape, generator=generator).to(like).log()).log()
         chosen = (self.log_share + gumbel).argmax(-4, keepdim=True)
         drawn = self.loc + self.log_scale.exp() * torch.logit(noise)
         level = drawn.gather(-4, chosen).squeeze(-4).clamp(0, 1)
@@ -85,6 +110,10 @@ def sample_categorical(
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
 ) -> Int64[Tensor, " n"]:
-    """One class a row, drawn on the CPU: a GPU gives other numbers for a seed."""
-    probs = (logits / temperature).softmax(-1).cpu()
+    """One class a row, drawn on the CPU: a GPU gives other numbers for a seed.
+
+    Raises ValueError for a row of logits without a softmax: see `check_logits`.
+    """
+    check_logits(logits)
+    probs = tempered(logits, temperature).softmax(-1).cpu()
     return torch.multinomial(probs, 1, generator=generator)[:, 0].to(logits.device)

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gensrc.models.checks import check_range
+from gensrc.models.checks import check_range, check_same_shape, check_shape
 
 MARGIN = 0.02
 """Least distance of initial pixels from 0 and 1, where the gradient vanishes."""
@@ -65,7 +65,7 @@ class RandomFeatures(nn.Module):
                 f"{filters}, {levels}, {colours} and {size}"
             )
         self.size, self.levels = size, levels
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(int(seed))
 
         def uniform(*shape: int) -> Tensor:
             return 2 * torch.rand(shape, generator=generator) - 1
@@ -91,7 +91,7 @@ class RandomFeatures(nn.Module):
         Raises ValueError for pictures without three channels or below `smallest`.
         """
         check(images, self.smallest)
-        x = 2 * images - 1
+        x = 2 * images.to(self.filters) - 1
         maps = [F.conv2d(x, self.colours, self.thresholds).relu()]
         for level in range(self.levels):
             if level:
@@ -118,8 +118,10 @@ def check(images: Tensor, smallest: int = 1) -> None:
 def gram(maps: Float[Tensor, "n k h w"]) -> Float[Tensor, "n k k"]:
     """The Gram matrix: products of all pairs of maps, averaged over positions.
 
-    It tells which maps are active together, but not where.
+    It tells which maps are active together, but not where. Raises ValueError for
+    another number of axes.
     """
+    check_shape(maps, (None, None, None), "maps")
     flat = maps.flatten(2)
     return flat @ flat.mT / flat.shape[2]
 
@@ -127,8 +129,13 @@ def gram(maps: Float[Tensor, "n k h w"]) -> Float[Tensor, "n k k"]:
 def relative_error(
     found: Sequence[Tensor], wanted: Sequence[Tensor]
 ) -> Float[Tensor, ""]:
-    """Sum of squared differences, divided by the sum of squares of `wanted`."""
-    pairs = zip(found, wanted, strict=True)
+    """Sum of squared differences, divided by the sum of squares of `wanted`.
+
+    Raises ValueError for a pair of different shapes.
+    """
+    pairs = list(zip(found, wanted, strict=True))
+    for f, w in pairs:
+        check_same_shape("what is found and what is wanted", f, w)
     off = torch.stack([(f - w).square().sum() for f, w in pairs]).sum()
     return off / torch.stack([w.square().sum() for w in wanted]).sum()
 

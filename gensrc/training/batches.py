@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from gensrc.models.checks import check_finite
 from gensrc.training.history import TrainingError
 
 Transform = Callable[..., Any]
@@ -54,12 +55,17 @@ class Batches:
     tensors: one or several, each of shape (n, ...), whose examples belong together.
     transform: called as transform(*batch) for each batch, for example `data.binarize`; it returns a tensor or a tuple.
         It may draw from the global generators, which are saved with a training.
-    Raises ValueError for no tensor, tensors of unequal length, and fewer examples than one batch holds.
+    Raises ValueError for no tensor, tensors of unequal length, fewer examples than one batch holds, and values that are
+    not finite.
     """
 
     def __init__(self, *tensors: Tensor, batch_size: int, seed: int = 0, transform: Transform | None = None) -> None:
         self._begin(tensors, batch_size, seed)
         self.transform = transform
+        for number, column in enumerate(tensors):
+            # Once, where data enter: the loop does not read what is on a GPU.
+            if isinstance(column, Tensor) and column.is_floating_point():
+                check_finite(column, f"tensors at place {number}")
 
     def _begin(self, columns: Sequence[Any], batch_size: int, seed: int) -> None:
         lengths = [len(column) for column in columns]
@@ -67,7 +73,7 @@ class Batches:
             raise ValueError(f"what belongs together must be equally many, not {lengths or 'nothing'}")
         if not 1 <= batch_size <= lengths[0]:
             raise ValueError(f"batch_size must lie between 1 and the {lengths[0]} examples, not {batch_size}")
-        self.columns, self.length, self.batch_size, self.seed = columns, lengths[0], batch_size, seed
+        self.columns, self.length, self.batch_size, self.seed = columns, lengths[0], int(batch_size), int(seed)
         self.epoch, self.position = 0, 0
         self._order: Tensor | None = None
 
@@ -140,7 +146,7 @@ class RaggedBatches(Batches):
 
     def __init__(self, *rows: Sequence[Tensor], batch_size: int, padding: int, seed: int = 0, pool: int = 20) -> None:
         self._begin(rows, batch_size, seed)
-        self.transform, self.padding, self.pool = None, padding, pool
+        self.transform, self.padding, self.pool = None, padding, int(pool)
         self.lengths = torch.tensor([sum(len(row) for row in example) for example in zip(*rows, strict=True)])
 
     def order(self, generator: torch.Generator) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
+from gensrc.models.checks import reading_values
 from gensrc.training import resume
 from gensrc.training.batches import to_device, tree_map
 from gensrc.training.history import Callback, History, Losses, NamedHistory, TrainingError, check_weights, note
@@ -172,7 +173,7 @@ class Windows:
     def __init__(self, rows: Tensor, window: int, model: nn.Module) -> None:
         if not 1 <= window <= rows.shape[1]:
             raise ValueError(f"window must lie between 1 and the {rows.shape[1]} tokens of a text, not {window}")
-        self.rows, self.window, self.model = rows, window, model
+        self.rows, self.window, self.model = rows, int(window), model
         self.start, self.carry = 0, None
 
     def __next__(self) -> tuple[Tensor, Any]:
@@ -224,11 +225,14 @@ def run(
         saver = _Saver(state, options)
         schedulers = _schedulers(state, options.schedule, steps)
         seen: list[Losses] = []
+        begun = state.done
         with tqdm(total=steps, initial=min(state.done, steps), desc=type(shown).__name__, leave=False) as bar:
             while state.done < steps:
                 if options.before_step is not None:
                     options.before_step(state.done, shown)
-                seen.append(update())
+                # Reading a batch waits for the GPU, so the checks read the first one there.
+                with reading_values(state.done == begun):
+                    seen.append(update())
                 state.done += 1
                 bar.update()
                 if state.done % options.log_every == 0 or state.done == steps:

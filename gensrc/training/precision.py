@@ -17,9 +17,9 @@ def device() -> torch.device:
 
 def seed_everything(seed: int) -> None:
     """Seed Python, NumPy and torch on every device."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    random.seed(int(seed))  # of numpy's whole numbers as well
+    np.random.seed(int(seed))
+    torch.manual_seed(int(seed))
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import inspect
+import math
 import struct
 from pathlib import Path
 
@@ -185,3 +186,10 @@ def test_the_frequency_of_ones_is_the_grey_level() -> None:
 def test_binarize_refuses_bytes() -> None:
     with pytest.raises(ValueError, match=r"grey levels in \[0, 1\], not torch\.uint8"):
         inspect.unwrap(binarize)(torch.zeros(3, dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -0.1, 255.0])
+def test_binarize_refuses_what_is_no_grey_level(wrong) -> None:
+    binarize(torch.tensor([-1e-6, 1 + 1e-6]))
+    with pytest.raises(ValueError, match=r"grey levels in \[0, 1\], and these span"):
+        binarize(torch.tensor([0.5, wrong]))

@@ -12,7 +12,7 @@ from tests.decoding.test_generate import library
 from tests.decoding.test_incremental import gpt, tokens, translator
 
 
-def brute_force(model: nn.Module, length: int, stop: int, length_penalty: float) -> tuple[list[int], float]:
+def brute_force(model: nn.Module, length: int, stop: int, alpha: float) -> tuple[list[int], float]:
     """The best of all texts that end at `stop` or are `length` long."""
     letters = [letter for letter in range(model.vocab_size)]
     found = []
@@ -27,33 +27,33 @@ def brute_force(model: nn.Module, length: int, stop: int, length_penalty: float)
         # Through the model's own log-probabilities of whole texts, not through the search.
         with torch.no_grad():
             each = model(rows[:, :-1]).log_softmax(-1).gather(2, rows[:, 1:, None]).sum((1, 2))
-        scores += (each / ((5 + size) / 6) ** length_penalty).tolist()
+        scores += (each / ((5 + size) / 6) ** alpha).tolist()
     best = max(range(len(found)), key=scores.__getitem__)
     return found[best], scores[best]
 
 
-@pytest.mark.parametrize("length_penalty", [0.0, 0.6, 2.0, -1.0])
+@pytest.mark.parametrize("alpha", [0.0, 0.6, 2.0, -1.0])
 @pytest.mark.parametrize("stop", [EOS, 99])
-def test_beam_search_with_enough_beams_finds_the_best_of_all_texts(length_penalty: float, stop: int) -> None:
+def test_beam_search_with_enough_beams_finds_the_best_of_all_texts(alpha: float, stop: int) -> None:
     lengths = set()
     for seed in range(6):
         torch.manual_seed(seed)
         model = gpt(vocab_size=5, max_length=8, num_layers=1)
         with torch.no_grad():
             model.embed.weight.copy_(torch.randn(5, 32, generator=torch.Generator().manual_seed(seed)) / (1 + seed))
-        best, _ = brute_force(model, 4, stop, length_penalty)
+        best, _ = brute_force(model, 4, stop, alpha)
         found = beam_search(
             model,
             torch.tensor([[BOS]]),
             max_new_tokens=4,
             num_beams=5**4,
-            length_penalty=length_penalty,
+            alpha=alpha,
             stop_tokens=[stop],
         )
         assert found[0, 1:].tolist()[: len(best)] == best
         assert (found[0, 1 + len(best) :] == PAD).all()
         lengths.add(len(best))
-    if stop == EOS and length_penalty < 2:
+    if stop == EOS and alpha < 2:
         assert len(lengths) > 1, "texts of one length would not test the penalty"
 
 

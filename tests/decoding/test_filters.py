@@ -1,6 +1,7 @@
 """Sampling filters against the transformers library, samples against their exact distribution, the sampler."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 
 import pytest
@@ -160,6 +161,38 @@ def test_tokens_of_probability_zero_are_never_drawn() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "rand", Ends())
         assert decoding.draw(logits.expand(2, -1)).tolist() == [1, 3]
+
+
+LEFT_NO_CHOICE = {
+    "NaN": (math.nan, "row 1 of the logits holds nan"),
+    "infinity": (math.inf, "row 1 of the logits holds inf"),
+    "nothing left": (-math.inf, "row 1 of the logits is -inf throughout, so no token is left"),
+}
+
+
+@pytest.mark.parametrize("case", LEFT_NO_CHOICE)
+@pytest.mark.parametrize("choose", [decoding.draw, lambda logits: decoding.greedy(logits, tokens(2, 3))])
+def test_logits_that_leave_no_choice_are_named_by_their_row(choose: Callable[[Tensor], Tensor], case: str) -> None:
+    wrong, message = LEFT_NO_CHOICE[case]
+    logits = torch.zeros(2, 77)
+    logits[1, 5 if wrong > 0 or math.isnan(wrong) else slice(None)] = wrong
+    with pytest.raises(ValueError, match=message):
+        choose(logits)
+    assert 0 <= int(choose(logits[:1].expand(2, -1))[1]) < 77
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_logits_that_overflow_when_divided_are_drawn_from_all_the_same(dtype: torch.dtype) -> None:
+    largest = torch.finfo(dtype).max
+    logits = torch.tensor([[0.0, largest, largest, -largest], [3.0, 2.0, -1.0, 2.0]], dtype=dtype)
+    warm = decoding.with_temperature(logits, 0.5)
+    torch.testing.assert_close(warm[0].softmax(-1), torch.tensor([0, 0.5, 0.5, 0], dtype=dtype))
+    assert torch.equal(warm[1], logits[1] / 0.5), "and the other rows stay as they are"
+    hidden = torch.tensor([[-largest, 1.0, 2.0], [-largest] * 3], dtype=dtype)
+    colder = decoding.with_temperature(hidden, 0.5)
+    assert colder.tolist() == [[-math.inf, 2, 4], [0, 0, 0]], "nor is a token that was hidden any matter"
+    drawn = sampler(temperature=0.5, generator=torch.Generator().manual_seed(0))(logits.repeat(50, 1), tokens(100, 1))
+    assert set(drawn[::2].tolist()) == {1, 2}
 
 
 def test_the_same_seed_gives_the_same_text_and_another_seed_another() -> None:

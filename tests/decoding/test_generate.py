@@ -1,12 +1,16 @@
 """Generation: padded prompts, stop tokens, streams, and greedy texts of the transformers library."""
 
+import math
+from typing import Any
+
 import pytest
 import torch
 import transformers
-from torch import nn
+from torch import Tensor, nn
 
+from gensrc import decoding
 from gensrc.data.vocabulary import BOS, EOS, PAD
-from gensrc.decoding import beam_search, generate, left_pad, stream
+from gensrc.decoding import IncrementalDecoder, beam_search, generate, left_pad, sampler, stream
 from gensrc.models.transformers.gpt import GPT, to_gpt2
 from tests.decoding.test_incremental import gpt, tokens
 
@@ -20,6 +24,36 @@ def test_left_padded_prompts_give_the_texts_of_each_prompt_alone() -> None:
         assert torch.equal(together[number, 11 - len(row) :], alone[0])
         alone = beam_search(model, row[None], max_new_tokens=12, num_beams=3)
         assert torch.equal(found[number, 11 - len(row) :], alone[0])
+
+
+def test_no_filter_sees_padding() -> None:
+    model, rows = gpt(), [tokens(length, seed=length) for length in (11, 5, 1)]
+
+    def rarer(logits: Tensor, ids: Tensor) -> Tensor:
+        """A filter of a reader's: it would be led astray by PAD, and by the number of columns."""
+        assert (ids != PAD).all()
+        rarer = logits.scatter_add(1, ids, torch.full(ids.shape, -3.0 / ids.shape[1]))
+        return rarer.index_fill(1, torch.tensor([PAD]), -math.inf)
+
+    def sampled(prompt: Tensor, **more: Any) -> Tensor:
+        choose = sampler(repetition_penalty=1.8, filters=[rarer, lambda logits, _: decoding.keep_top_k(logits, 1)])
+        return generate(model, prompt, max_new_tokens=40, choose=choose, **more)
+
+    together = sampled(left_pad(rows))
+    for number, row in enumerate(rows):
+        assert torch.equal(together[number, 11 - len(row) :], sampled(row[None])[0])
+    # Nor what follows a stop token.
+    ended = sampled(left_pad(rows), stop_tokens=[int(together[0, 14])])
+    assert ended.shape[1] > 15
+    assert (ended[0, 15:] == PAD).all()
+
+
+def test_rows_of_different_lengths_draw_the_numbers_that_a_batch_does() -> None:
+    model, padded = gpt(), left_pad([tokens(3), tokens(5)] * 20)
+    plain = [sampler(generator=torch.Generator().manual_seed(1)) for _ in range(2)]
+    together = next(stream(model, padded, max_new_tokens=1, choose=plain[0]))
+    logits = IncrementalDecoder(model, padded, max_new_tokens=1).read(padded)[:, -1]
+    assert torch.equal(together, plain[1](logits, padded))
 
 
 def test_left_pad_refuses_empty_prompts() -> None:

@@ -1,5 +1,8 @@
 """Metrics against closed forms and against slow, plain references."""
 
+import math
+
+import jaxtyping
 import pytest
 import torch
 
@@ -108,3 +111,93 @@ def test_samples_from_a_part_of_the_data_have_high_precision_and_low_recall():
 def test_precision_recall_refuses_a_bad_k(k):
     with pytest.raises(ValueError, match=f"at least 1 and below 5, .* not {k}"):
         metrics.precision_recall(torch.zeros(9, 2), torch.zeros(5, 2), k=k)
+
+
+# --- at the edges ---
+
+METRICS = {
+    "active_units": lambda a, b: metrics.active_units(a),
+    "active_directions": lambda a, b: metrics.active_directions(a),
+    "knn_classify": lambda a, b: metrics.knn_classify(a, torch.zeros(len(a)).long(), b, k=1),
+    "frechet_distance": metrics.frechet_distance,
+    "precision_recall": lambda a, b: metrics.precision_recall(a, b, k=1),
+}
+TWO_SETS = [name for name in METRICS if not name.startswith("active")]
+
+
+@pytest.fixture
+def unwatched():
+    """Without the check of shapes that tests have and readers have not."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def features(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(7))
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_one_feature_is_enough(name):
+    a, b = features(6, 1), features(7, 1)
+    assert repr(METRICS[name](a, b)) == repr(METRICS[name](a.double(), b.double()))
+
+
+def test_of_one_feature_the_frechet_distance_is_the_closed_form():
+    a, b = features(50, 1), 2 * features(50, 1) + 3
+    expected = (a.mean() - b.mean()) ** 2 + (a.std() - b.std()) ** 2
+    assert metrics.frechet_distance(a, b) == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.usefixtures("unwatched")
+@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (features(0, 3), "a set of 0 examples is too small"),
+        (features(5), r"the shape \(examples, d\)"),
+        (features(5, 1, 3), r"the shape \(examples, d\)"),
+        (features(5, 0), r"the shape \(examples, d\)"),
+        (features(5, 3).index_fill(0, torch.tensor([2]), math.nan), "not finite"),
+        (features(5, 3).index_fill(0, torch.tensor([2]), math.inf), "not finite"),
+    ],
+    ids=["empty", "one axis", "three axes", "no feature", "NaN", "infinite"],
+)
+def test_sets_that_have_no_metric_are_named(name, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        METRICS[name](wrong, features(6, 3))
+    if name in TWO_SETS:
+        with pytest.raises(ValueError, match=message):
+            METRICS[name](features(6, 3), wrong)
+
+
+@pytest.mark.usefixtures("unwatched")
+def test_sets_of_different_features_are_named():
+    for name in TWO_SETS:
+        with pytest.raises(ValueError, match=r"with one d, not \(6, 3\) and \(6, 1\)"):
+            METRICS[name](features(6, 3), features(6, 1))
+    with pytest.raises(ValueError, match="6 known codes need as many labels"):
+        metrics.knn_classify(features(6, 3), torch.zeros(6, 1).long(), features(2, 3))
+
+
+@pytest.mark.parametrize("name", ["active_units", "active_directions", "frechet_distance", "precision_recall"])
+def test_one_example_has_no_variance_and_no_neighbour(name):
+    with pytest.raises(ValueError, match="a set of 1 examples is too small: give 2 or more"):
+        METRICS[name](features(1, 3), features(6, 3))
+
+
+@pytest.mark.parametrize("far", [1e4, -1e5])
+def test_features_far_from_the_origin_have_the_same_neighbours(far):
+    # On a grid that float32 holds exactly even there.
+    a, b = ((8 * features(n, 16)).round() / 16 for n in (300, 200))
+    labels = torch.arange(300) % 10
+    assert metrics.knn_classify(a + far, labels, b + far).tolist() == metrics.knn_classify(a, labels, b).tolist()
+    near, shifted = metrics.precision_recall(a, b), metrics.precision_recall(a + far, b + far)
+    assert near == shifted
+    assert 0 < near.recall < 1
+
+
+def test_copies_of_one_example_cover_it_alone():
+    real = features(40, 64) + 1000
+    found = metrics.precision_recall(real, real[:1].repeat(30, 1))
+    assert found == pytest.approx((1, 1 / 40))

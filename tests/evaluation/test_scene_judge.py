@@ -215,3 +215,9 @@ def test_clip_agreement_scores_each_attribute() -> None:
         "count": 0.5, "digit": 2 / 3, "motion": 2 / 3, "actor": 0, "clip": 0,
     }  # fmt: skip
     assert video.ROOM + video.GLYPH == captions.SIZE
+
+
+def test_nothing_to_compare_has_no_accuracy():
+    for score in (agreement, clip_agreement):
+        with pytest.raises(ValueError, match="nothing to compare"):
+            score([], [])

@@ -5,7 +5,17 @@ import math
 import pytest
 import torch
 
-from gensrc.models.checks import check_ids, check_labels, check_levels, check_range, check_sizes, check_temperature
+from gensrc import training
+from gensrc.models.checks import (
+    check_finite,
+    check_ids,
+    check_labels,
+    check_levels,
+    check_range,
+    check_sizes,
+    check_temperature,
+    reading_values,
+)
 
 
 def test_sizes_are_named_by_their_keyword():
@@ -58,3 +68,63 @@ def test_a_temperature_that_is_not_positive_and_finite_is_refused(wrong):
     check_temperature(0.5)
     with pytest.raises(ValueError, match="temperature must be positive and finite"):
         check_temperature(wrong)
+
+
+# --- on an accelerator ---
+
+
+class Far(torch.Tensor):
+    """A tensor that says it is on a GPU, and fails if its values are read."""
+
+    device = torch.device("cuda")  # type: ignore[assignment]
+
+    def aminmax(self, **_):
+        raise AssertionError("the values were read")
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        lambda x: check_range(x, "a decoder", "rescale them"),
+        lambda x: check_levels(x, 2),
+        lambda x: check_finite(x, "pictures"),
+        lambda x: check_ids(x.long().as_subclass(Far), 5, "tokens", "encode again"),
+    ],
+)
+def test_values_on_an_accelerator_are_read_unless_that_would_hold_up_a_training(check):
+    x = torch.zeros(2, 3).as_subclass(Far)
+    with pytest.raises(AssertionError, match="the values were read"):
+        check(x)
+    with reading_values(False):
+        check(x)
+        with reading_values(True), pytest.raises(AssertionError, match="the values were read"):
+            check(x)
+        check(x)
+        with pytest.raises(ValueError, match="these span"):  # but what is in memory is read
+            check_range(torch.full((2,), 255.0), "a decoder", "rescale them")
+
+
+def test_a_training_reads_the_values_of_its_first_batch_alone():
+    from gensrc.models import checks
+
+    class Model(torch.nn.Linear):
+        def loss(self, x):
+            read.append(checks._reading)
+            return self(x).mean()
+
+    read = []
+    training.fit(Model(2, 1), training.Batches(torch.rand(8, 2), batch_size=2), steps=3)
+    assert read == [True, False, False]
+    assert checks._reading
+
+
+def test_too_few_bits_for_256_levels_are_named():
+    check_levels(torch.ones(2, dtype=torch.float16), 2)
+    with pytest.raises(ValueError, match="torch.float16 cannot hold 256 levels exactly: pass the pictures in float32"):
+        check_levels(torch.ones(2, dtype=torch.float16), 256)
+
+
+def test_rounding_beyond_the_range_passes_and_more_does_not():
+    check_range(torch.tensor([-1e-6, 1 + 1e-6]), "a decoder", "rescale them")
+    with pytest.raises(ValueError, match="these span"):
+        check_range(torch.tensor([0.0, 1.001]), "a decoder", "rescale them")

@@ -21,6 +21,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from gensrc.models.checks import check_finite, check_last, check_same_shape, widened
+
 # --- Losses of logits -----------------------------------------------------------------
 
 
@@ -90,8 +92,12 @@ def gradient_penalty(
     *,
     weight: float = 10.0,
 ) -> Float[Tensor, ""]:
-    """weight E(|grad D(x)| - 1)^2 between real and fake (Gulrajani et al., eq. 3)."""
-    along = torch.rand(len(real), *[1] * (real.dim() - 1)).to(real.device)
+    """weight E(|grad D(x)| - 1)^2 between real and fake (Gulrajani et al., eq. 3).
+
+    Raises ValueError for shapes that differ.
+    """
+    check_same_shape("real and fake examples", real, fake)
+    along = torch.rand(len(real), *[1] * (real.dim() - 1)).to(real)
     between = torch.lerp(real, fake, along)
     return weight * (_slopes(discriminator, between, labels) - 1).square().mean()
 
@@ -104,7 +110,7 @@ def _slopes(
     logits = discriminator(x) if labels is None else discriminator(x, labels)
     (gradient,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     # The square root has no derivative at 0, a possible gradient of a new network.
-    return gradient.float().flatten(1).square().sum(1).add(1e-12).sqrt()
+    return widened(gradient).flatten(1).square().sum(1).add(1e-12).sqrt()
 
 
 # --- The two updates ------------------------------------------------------------------
@@ -132,11 +138,17 @@ def update_discriminator(
     augment: Callable[[Tensor], Tensor] | None = None,
     autocast: Callable[[], AbstractContextManager[Any]] = nullcontext,
 ) -> Verdict:
-    """One step of the discriminator; the generator does not change."""
+    """One step of the discriminator; the generator does not change.
+
+    Raises ValueError for real examples that are not finite, or of another shape than
+    the generator's.
+    """
+    check_finite(real, "real examples")
     told = () if labels is None else (labels,)
     with autocast():
         with torch.no_grad():
             fake = generator(z, *told)
+        check_last(real, fake.shape[1:], "real examples")
         if augment is not None:
             real, fake = augment(real), augment(fake)
         on_real, on_fake = discriminator(real, *told), discriminator(fake, *told)

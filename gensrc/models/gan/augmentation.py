@@ -18,6 +18,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from gensrc.models.checks import check_shape
+
 
 def colour(x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
     """Brightness by -0.5 to 0.5, saturation by 0 to 2, contrast by 0.5 to 1.5."""
@@ -85,4 +87,5 @@ def augment(
 
 
 def _uniform(k: int, n: int, like: Tensor) -> Tensor:
+    check_shape(like, (None, None, None), "pictures")
     return torch.rand(k, n, 1, 1, 1).to(like)

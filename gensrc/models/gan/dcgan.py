@@ -22,7 +22,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gensrc.models.checks import check_given, check_sizes
+from gensrc.models.checks import as_weights, check_labels, check_sizes, widened
 
 NORMS = ("batch", "spectral", "none")
 
@@ -95,7 +95,8 @@ class Generator(nn.Module):
                 f"the noise has shape {tuple(z.shape)}; this generator wants "
                 f"(n, {self.latent_dim})"
             )
-        check_given(labels, self.num_classes)
+        check_labels(labels, len(z), self.num_classes)
+        z = as_weights(z, self)
         if labels is not None:
             z = torch.cat([z, F.one_hot(labels, self.num_classes).to(z.dtype)], 1)
         return self.main(z[:, :, None, None])
@@ -104,8 +105,7 @@ class Generator(nn.Module):
         self, n: int, *, generator: torch.Generator | None = None
     ) -> Float[Tensor, "n d"]:
         """z ~ N(0, I), drawn on the CPU, so that a seed gives the same on a GPU."""
-        where = next(self.parameters()).device
-        return torch.randn(n, self.latent_dim, generator=generator).to(where)
+        return as_weights(torch.randn(n, self.latent_dim, generator=generator), self)
 
     @torch.no_grad()
     def sample(
@@ -177,8 +177,8 @@ class Discriminator(nn.Module):
                 f"the pictures have shape {tuple(x.shape)}; this discriminator wants "
                 f"(n, {', '.join(map(str, self.picture))})"
             )
-        check_given(labels, self.num_classes)
-        logits = self.main(x).flatten(1).float()
+        check_labels(labels, len(x), self.num_classes)
+        logits = widened(self.main(as_weights(x, self)).flatten(1))
         if labels is None:
             return logits[:, 0]
         return logits[:, 0] + logits[:, 1:].gather(1, labels[:, None])[:, 0]

@@ -29,6 +29,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gensrc.models.checks import as_weights
+
 TAPS = 16
 CUTOFF, WIDTH = 0.375, 0.25
 """Centre and width of the filters' transition band, in cycles a pixel of the lower
@@ -135,7 +137,7 @@ class Mapping(nn.Sequential):
 
     def forward(self, z: Float[Tensor, "b n"]) -> Float[Tensor, "b d"]:
         length = z.square().mean(1, keepdim=True)
-        return super().forward(z * (length + 1e-8).rsqrt())
+        return super().forward(as_weights(z * (length + 1e-8).rsqrt(), self))
 
 
 def modulated_conv2d(
@@ -220,7 +222,7 @@ class FourierInput(nn.Module):
         turns = (down * (place - shift[0]))[:, :, None] + self.phases[:, None, None]
         turns = turns + (right * (place - shift[1]))[:, None, :]
         waves = math.sqrt(2) * torch.cos(2 * math.pi * turns)  # of mean square 1
-        return waves.expand(n, -1, -1, -1)
+        return waves.to(self.phases.dtype).expand(n, -1, -1, -1)
 
 
 class Synthesis(nn.Module):

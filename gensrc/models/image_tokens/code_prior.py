@@ -15,7 +15,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gensrc.models.checks import check_sizes, check_temperature
+from gensrc.models.checks import (
+    check_last,
+    check_shape,
+    check_sizes,
+    check_temperature,
+    widened,
+)
 from gensrc.models.distributions import sample_categorical
 from gensrc.models.image_tokens.vqvae import check_codes
 from gensrc.models.transformers.cache import KeyValueCache
@@ -60,15 +66,16 @@ class CodePrior(nn.Module):
         """Logits of the first code and of the code after each of `codes`."""
         start = codes.new_full((len(codes), 1), self.codebook_size)
         given = torch.cat([start, codes], 1)
-        return self.head(self.encoder(self.embed(given), causal=True)).float()
+        return widened(self.head(self.encoder(self.embed(given), causal=True)))
 
     def loss(self, batch: Int[Tensor, "b h w"]) -> Float[Tensor, ""]:
         """-log p(codes) in nats a picture, mean over b.
 
-        Raises ValueError for a code that is no entry's.
+        Raises ValueError for another number of axes and a code that is no entry's.
         """
+        check_shape(batch, (None, None), "codes")
+        check_codes(batch, self.codebook_size)
         codes = batch.flatten(1).long()
-        check_codes(codes, self.codebook_size)
         logits = self(codes[:, :-1])
         nats = F.cross_entropy(logits.flatten(0, 1), codes.flatten(), reduction="sum")
         return nats / len(batch)
@@ -89,6 +96,7 @@ class CodePrior(nn.Module):
         check_temperature(temperature)
         device = self.head.weight.device
         codes = torch.zeros(n, 0).long() if given is None else given
+        check_last(codes, (n, codes.shape[-1]), "given codes")
         codes = codes.to(device)
         start = codes.new_full((n, 1), self.codebook_size)
         cache = [KeyValueCache(self.max_length) for _ in self.encoder.blocks]
@@ -96,7 +104,7 @@ class CodePrior(nn.Module):
         while codes.shape[1] < self.max_length:
             hidden = self.encoder(self.embed(new), causal=True, cache=cache)
             new = sample_categorical(
-                self.head(hidden[:, -1]).float(),
+                widened(self.head(hidden[:, -1])),
                 temperature=temperature,
                 generator=generator,
             )[:, None]

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gensrc.models.checks import check_sizes
+from gensrc.models.checks import as_weights, check_same_shape, check_sizes, widened
 from gensrc.models.gan.adversarial import HINGE
 from gensrc.models.image_tokens.vqvae import Tokenizer
 
@@ -51,7 +51,7 @@ class PatchDiscriminator(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Float[Tensor, "b c H W"]) -> Float[Tensor, "b h w"]:
-        return self.main(x)[:, 0].float()
+        return widened(self.main(as_weights(x, self))[:, 0])
 
 
 def adaptive_weight(
@@ -96,6 +96,7 @@ def update_decoder(
     """
     with autocast():
         drawn = tokenizer.draw(tokenizer.quantizer.lookup(codes))
+        check_same_shape("pictures and those decoded", images, drawn)
         reconstruction = F.mse_loss(drawn, images) / tokenizer.variance
         generative = HINGE.generator(discriminator(drawn).flatten())
     weight = factor * adaptive_weight(reconstruction, generative, tokenizer.last_layer)

@@ -23,7 +23,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gensrc.models.checks import check_ids, check_range, check_sizes
+from gensrc.models.checks import (
+    as_weights,
+    check_ids,
+    check_range,
+    check_shape,
+    check_sizes,
+    widened,
+)
 
 
 def straight_through(
@@ -35,13 +42,16 @@ def straight_through(
 
 def perplexity(codes: Int[Tensor, "*shape"], codebook_size: int) -> float:
     """exp(entropy) of the frequencies of the entries: codebook_size if all are used
-    equally, 1 if only one is used."""
+    equally, 1 if only one is used. Raises ValueError for no codes, and for one that is
+    no entry's."""
+    _check_some(codes, codebook_size)
     shares = codes.flatten().bincount(minlength=codebook_size) / codes.numel()
     return float(torch.special.entr(shares).sum().exp())
 
 
 def used(codes: Int[Tensor, "*shape"], codebook_size: int) -> float:
-    """The share of the entries that occur at all."""
+    """The share of the entries that occur at all. Raises ValueError as `perplexity`."""
+    _check_some(codes, codebook_size)
     return len(codes.unique()) / codebook_size
 
 
@@ -78,14 +88,19 @@ class CodeBook(nn.Module):
 
     def forward(self, z: Float[Tensor, "b d h w"]) -> Quantized:
         """In training mode the entries are updated, too."""
-        flat = z.detach().float().permute(0, 2, 3, 1).reshape(-1, self.dim)
+        flat = (
+            widened(z.detach())
+            .to(self.vectors)
+            .permute(0, 2, 3, 1)
+            .reshape(-1, self.dim)
+        )
         chosen = self.nearest(flat)
         codes = chosen.unflatten(0, (len(z), *z.shape[2:]))
         quantized = self.lookup(codes)
         if self.training:
             self.follow(flat, chosen)
-        commitment = F.mse_loss(z.float(), quantized)
-        return Quantized(straight_through(z.float(), quantized), codes, commitment)
+        commitment = F.mse_loss(widened(z), quantized)
+        return Quantized(straight_through(widened(z), quantized), codes, commitment)
 
     @torch.no_grad()
     def nearest(self, flat: Float[Tensor, "n d"]) -> Int[Tensor, " n"]:
@@ -104,11 +119,12 @@ class CodeBook(nn.Module):
     @torch.no_grad()
     def follow(self, flat: Float[Tensor, "n d"], chosen: Int[Tensor, " n"]) -> None:
         """Move every entry towards the mean of the vectors assigned to it."""
-        counts = chosen.bincount(minlength=self.codebook_size).float()
+        counts = chosen.bincount(minlength=self.codebook_size).to(self.counts)
         sums = torch.zeros_like(self.sums).index_add_(0, chosen, flat)
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)
-        dead = (self.counts < self.restart).nonzero()[:, 0]
+        # As many as there are outputs; the other entries are reset in later batches.
+        dead = (self.counts < self.restart).nonzero()[: len(flat), 0]
         # As in k-means++, with a probability proportional to the squared error.
         away = (flat - self.vectors[chosen]).square().sum(1).cpu() + 1e-12
         others = torch.multinomial(away, len(flat)).to(flat.device)[: len(dead)]
@@ -133,7 +149,7 @@ class FiniteScalar(nn.Module):
         self.codebook_size, self.dim = math.prod(levels), len(levels)
 
     def forward(self, z: Float[Tensor, "b d h w"]) -> Quantized:
-        bounded = self.bound(z.float())
+        bounded = self.bound(widened(z))
         rounded = straight_through(bounded, bounded.round())
         steps = (rounded.detach() + _column([n // 2 for n in self.levels], z)).long()
         codes = (steps * _column(self._places(), z).long()).sum(1)
@@ -221,6 +237,7 @@ class Tokenizer(nn.Module):
         )
         self.codebook_size, self.stride = self.quantizer.codebook_size, stride
         self.variance, dim = variance, self.quantizer.dim
+        self.channels = channels
         halvings = stride.bit_length() - 1
         sizes = [channels, *(width // 2**i for i in reversed(range(halvings)))]
         down: list[nn.Module] = []
@@ -240,11 +257,11 @@ class Tokenizer(nn.Module):
         outside [0, 1]."""
         self._check(images)
         images = images.contiguous(memory_format=torch.channels_last)
-        return self.quantizer(self.encoder(images))
+        return self.quantizer(self.encoder(as_weights(images, self)))
 
     def draw(self, vectors: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c H W"]:
         """The decoder's pixels, which may leave [0, 1]."""
-        return self.decoder(vectors).float()
+        return widened(self.decoder(as_weights(vectors, self)))
 
     @property
     def last_layer(self) -> Tensor:
@@ -258,7 +275,8 @@ class Tokenizer(nn.Module):
     def loss(self, batch: Float[Tensor, "b c H W"]) -> Float[Tensor, ""]:
         """Mean squared error over the variance of the pixels, plus the commitment."""
         quantized = self.quantize(batch)
-        error = F.mse_loss(self.draw(quantized.vectors), batch)
+        drawn = self.draw(quantized.vectors)
+        error = F.mse_loss(drawn, batch.to(drawn))
         return error / self.variance + self.beta * quantized.commitment
 
     @torch.no_grad()
@@ -273,6 +291,7 @@ class Tokenizer(nn.Module):
         return torch.cat(parts).clamp(0, 1)
 
     def _check(self, images: Tensor) -> None:
+        check_shape(images, (self.channels, None, None), "pictures")
         height, width = images.shape[2:]
         if height % self.stride or width % self.stride:
             raise ValueError(
@@ -280,6 +299,14 @@ class Tokenizer(nn.Module):
                 f"{self.stride}: pad or resize them to multiples of {self.stride}"
             )
         check_range(images, "the decoder", "rescale them")
+
+
+def _check_some(codes: Tensor, codebook_size: int) -> None:
+    if codes.numel() == 0:
+        raise ValueError(
+            "there are no codes to count: give those of a picture at least"
+        )
+    check_codes(codes, codebook_size)
 
 
 def check_codes(codes: Int[Tensor, "*shape"], codebook_size: int) -> None:

@@ -15,7 +15,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from gensrc.models.checks import check_labels, check_temperature
+from gensrc.models.checks import (
+    as_weights,
+    check_finite,
+    check_labels,
+    check_last,
+    check_shape,
+    check_temperature,
+)
 from gensrc.models.pixels.likelihoods import likelihood_of
 
 Step = Callable[[int, int], Tensor]
@@ -59,11 +66,11 @@ class PixelModel(nn.Module):
     ) -> Float[Tensor, "b h w"]:
         """log p of each pixel given all before it, in nats; their sum is log p(x).
 
-        Raises ValueError for another number of channels, values that are not levels,
-        and labels that are missing, superfluous or of no class.
+        Raises ValueError for another number of axes or channels, values that are not
+        levels, and labels that are missing, superfluous or of no class.
         """
         self.check(x, labels)
-        return self.family.log_prob(self(x, labels), x)
+        return self.family.log_prob(self(as_weights(x, self), labels), x)
 
     def loss(
         self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"] | None = None
@@ -72,13 +79,18 @@ class PixelModel(nn.Module):
         return -self.log_prob(x, labels).sum((1, 2)).mean()
 
     def check(self, x: Tensor, labels: Tensor | None) -> None:
+        self.check_pictures(x)
+        self.family.check(x)
+        check_labels(labels, len(x), self.num_classes)
+
+    def check_pictures(self, x: Tensor) -> None:
+        """Raises ValueError for another number of axes or channels."""
+        check_shape(x, (None, None, None), "pictures")
         if x.shape[1] != self.channels:
             raise ValueError(
                 f"the pictures have {x.shape[1]} channels, the model {self.channels}: "
                 f"build it with channels={x.shape[1]}, or convert the pictures"
             )
-        self.family.check(x)
-        check_labels(labels, len(x), self.num_classes)
 
     def check_size(self, x: Tensor) -> None:
         """For networks with a position embedding, which fixes the size."""
@@ -124,17 +136,19 @@ class PixelModel(nn.Module):
             raise ValueError(
                 "given and known come together: pictures, and what to keep"
             )
-        where = next(self.parameters()).device
-        labels = None if labels is None else labels.to(where)
+        where = next(self.parameters())
+        labels = None if labels is None else labels.to(where.device)
         check_labels(labels, n, self.num_classes)
         height, width = self.size
-        x = torch.zeros(n, self.channels, height, width, device=where)
+        x = torch.zeros(n, self.channels, height, width).to(where)
         kept = torch.zeros(height, width, dtype=torch.bool) if known is None else known
         if given is not None:
             self.check(given, labels)
-            x = torch.where(kept.to(where), given.to(where), x)
+            check_last(given, x.shape, "given pictures")
+            check_last(kept, self.size, "known pixels")
+            x = torch.where(kept.to(where.device), given.to(where), x)
         shape = (height, width, n, self.family.uniforms)
-        noise = torch.rand(shape, generator=generator).to(where)
+        noise = torch.rand(shape, generator=generator).to(where.device)
         step = self.cached(x, labels) if use_cache else self.naive(x, labels)
         last = int((~kept).flatten().nonzero().max()) if not bool(kept.all()) else -1
         for place in range(last + 1):
@@ -148,6 +162,7 @@ class PixelModel(nn.Module):
                     step(row, column), noise[row, column], colour, temperature
                 )
                 x[:, colour : colour + drawn.shape[1], row, column] = drawn
+        check_finite(x, "pictures drawn", "look for such values in the weights")
         return x
 
 

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from gensrc.models.checks import check_levels, check_shape
+
 TEMPLATE = (
     *((-2, -1), (-2, 0), (-2, 1)),
     *((-1, -2), (-1, -1), (-1, 0), (-1, 1), (-1, 2)),
@@ -43,7 +45,7 @@ class ContextModel(nn.Module):
 
         Raises ValueError if a pixel is neither 0 nor 1.
         """
-        _check_binary(x)
+        x = _binary(x)
         seen = 2 * contexts(x).flatten() + x.flatten().long()
         self.counts += torch.bincount(seen, minlength=2 * CONTEXTS).view(CONTEXTS, 2)
         return self
@@ -60,7 +62,7 @@ class ContextModel(nn.Module):
 
     def log_prob(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, " b"]:
         """log p(x) in nats. Raises ValueError if a pixel is neither 0 nor 1."""
-        _check_binary(x)
+        x = _binary(x)
         white = self.white[contexts(x)]
         return torch.where(x[:, 0] > 0, white, 1 - white).log().flatten(1).sum(1)
 
@@ -101,9 +103,8 @@ def contexts(x: Float[Tensor, "b 1 h w"]) -> Int64[Tensor, "b h w"]:
     return number
 
 
-def _check_binary(x: Tensor) -> None:
-    if not ((x == 0) | (x == 1)).all():
-        raise ValueError(
-            "the context model counts pixels that are 0 or 1, and these have others "
-            f"between {x.min():.3g} and {x.max():.3g}: binarise the pictures first"
-        )
+def _binary(x: Tensor) -> Tensor:
+    """The pictures, if they are of one channel and pixels are 0 or 1."""
+    check_shape(x, (1, None, None), "pictures")
+    check_levels(x, 2)
+    return x.round()

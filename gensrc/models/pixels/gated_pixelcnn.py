@@ -121,7 +121,9 @@ class GatedPixelCNN(PixelModel):
     def forward(
         self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b p h w"]:
-        """Raises ValueError for pictures of another size than the embedding's."""
+        """Raises ValueError for pictures of another number of axes or channels, and of
+        another size than the embedding's."""
+        self.check_pictures(x)
         v = h = rescale(x).contiguous(memory_format=torch.channels_last)
         first, *rest = self.layers
         v, h = first(v, h, labels)

@@ -16,7 +16,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from gensrc.models.checks import check_levels, check_sizes
+from gensrc.models.checks import (
+    check_last,
+    check_levels,
+    check_sizes,
+    widened,
+)
 from gensrc.models.distributions import SMALLEST_LOG_SCALE, DiscretizedLogisticMixture
 
 LIKELIHOODS = ("bernoulli", "categorical", "logistic_mixture")
@@ -39,17 +44,25 @@ class Categorical:
         """Raises ValueError for values that are not among the levels."""
         check_levels(x, self.levels)
 
+    def check_same(self, params: Tensor, x: Tensor) -> None:
+        """Raises ValueError unless these are parameters of pictures like x."""
+        check_last(x, (len(params), self.channels, *params.shape[2:]), "pictures")
+
     def logits(self, params: Float[Tensor, "b p *hw"]) -> Float[Tensor, "b c each *hw"]:
-        return params.unflatten(1, (self.channels, self.each)).float()
+        return widened(params.unflatten(1, (self.channels, self.each)))
 
     def log_prob(
         self, params: Float[Tensor, "b p h w"], x: Float[Tensor, "b c h w"]
     ) -> Float[Tensor, "b h w"]:
-        """log p of each pixel given those before, in nats."""
+        """log p of each pixel given those before, in nats.
+
+        Raises ValueError for parameters of other pictures.
+        """
+        self.check_same(params, x)
         logits = self.logits(params)
         if self.levels == 2:
             nats = F.binary_cross_entropy_with_logits(
-                logits[:, :, 0], x, reduction="none"
+                logits[:, :, 0], x.to(logits), reduction="none"
             )
             return -nats.sum(1)
         chosen = (x * (self.levels - 1)).round().long().unsqueeze(2)
@@ -66,9 +79,11 @@ class Categorical:
         logits = self.logits(params)[:, colour] / temperature
         level = noise[:, colour, None]
         if self.levels == 2:
-            return (level < logits.sigmoid()).float()
-        passed = (logits.softmax(1).cumsum(1) < level).sum(1, keepdim=True)
-        return passed.clamp(max=self.levels - 1) / (self.levels - 1)
+            p = logits.sigmoid()
+            return (level < p).to(p) + 0 * p  # NaN stays NaN, for `sample` to see
+        shares = logits.softmax(1).cumsum(1)
+        passed = (shares < level).sum(1, keepdim=True).clamp(max=self.levels - 1)
+        return passed / (self.levels - 1) + 0 * shares[:, -1:]
 
 
 class LogisticMixture(Categorical):
@@ -88,7 +103,7 @@ class LogisticMixture(Categorical):
 
     def split(self, params: Float[Tensor, "b p *hw"]) -> tuple[Tensor, ...]:
         """Logits, "b m hw", then means, log-scales and slopes, "b m c hw"."""
-        given = params.float().unflatten(1, (self.num_components, -1))
+        given = widened(params).unflatten(1, (self.num_components, -1))
         sizes = [1, self.channels, self.channels, self.pairs]
         logits, loc, log_scale, slopes = given.split(sizes, 2)
         return logits[:, :, 0], loc + 0.5, log_scale - 2, slopes.tanh()
@@ -102,6 +117,7 @@ class LogisticMixture(Categorical):
     def log_prob(
         self, params: Float[Tensor, "b p h w"], x: Float[Tensor, "b c h w"]
     ) -> Float[Tensor, "b h w"]:
+        self.check_same(params, x)
         logits, loc, log_scale, slopes = self.split(params)
         means = [self.moved(loc, slopes, x, each) for each in range(self.channels)]
         # Each component as a mixture of one; its weight applies to all colours at once.
@@ -130,7 +146,7 @@ class LogisticMixture(Categorical):
         for each in range(self.channels):
             mean = self.moved(loc, slopes, pixel, each)[rows, component]
             scale = log_scale[rows, component, each].clamp(min=SMALLEST_LOG_SCALE).exp()
-            level = (mean + scale * odds[:, each]).clamp(0, 1)
+            level = (mean + scale * odds[:, each]).clamp(0, 1) + 0 * shares[:, -1]
             pixel[:, each] = (level * 255).round() / 255
         return pixel
 

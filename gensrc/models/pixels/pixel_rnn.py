@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from gensrc.models.checks import widened
 from gensrc.models.pixels.base import PixelModel, Step, rescale
 from gensrc.models.pixels.pixelcnn import (
     MaskedConv2d,
@@ -62,15 +63,16 @@ def scan(
     come before cells, so that the gates are contiguous slices.
     """
     directions, four, b, cells = inputs.shape[1:]
-    h = inputs.new_zeros(directions, four // 4, b, cells, dtype=torch.float32)
+    wide, exact = widened(inputs), widened(weight)
+    h = wide.new_zeros(directions, four // 4, b, cells)
     c, states = h.flatten(2), []
     with torch.autocast(inputs.device.type, enabled=False):
-        for each in inputs.float().flatten(3).unbind(0):
-            gates = torch.baddbmm(each, weight, context(h).flatten(2))
+        for each in wide.flatten(3).unbind(0):
+            gates = torch.baddbmm(each, exact, context(h).flatten(2))
             new, c = cell(gates, c)
             h = new.view_as(h)
             states.append(h)
-    return torch.stack(states)
+    return torch.stack(states).to(weight.dtype)
 
 
 def weight_of_states(directions: int, width: int, neighbours: int) -> nn.Parameter:
@@ -345,6 +347,7 @@ class PixelRNN(PixelModel):
     def forward(
         self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b p h w"]:
+        self.check_pictures(x)
         x = self.first(rescale(x))
         if self.label is not None:
             x = x + self.label(labels)[:, :, None, None]

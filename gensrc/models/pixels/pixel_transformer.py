@@ -72,6 +72,7 @@ class PixelTransformer(PixelModel):
         self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b p h w"]:
         """Raises ValueError for pictures of another size."""
+        self.check_pictures(x)
         self.check_size(x)
         read = self.read(x, labels, 0, self.length)
         params = self.head(self.encoder(read, causal=True))

@@ -134,6 +134,7 @@ class PixelCNN(PixelModel):
     def forward(
         self, x: Float[Tensor, "b c h w"], labels: Int[Tensor, " b"] | None = None
     ) -> Float[Tensor, "b p h w"]:
+        self.check_pictures(x)
         return self.head(self.features(self.first(rescale(x)), labels))
 
     def features(self, x: Tensor, labels: Tensor | None) -> Tensor:

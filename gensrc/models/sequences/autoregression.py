@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Complex, Float64
 from torch import Tensor
 
+from gensrc.models.checks import check_finite
+
 CRITICAL = -2.86
 """Dickey and Fuller's 5 % critical value of `unit_root`, long series, intercept."""
 
@@ -58,14 +60,13 @@ class AR:
         """
         if order < 1:
             raise ValueError(f"order must be at least 1, not {order}")
+        series = _checked(series)
         rows, unknown = len(series) - order, order + 1
         if rows <= unknown:
             raise ValueError(
                 f"a series of {len(series)} values is too short for order {order}, "
                 f"which needs {2 * order + 2} or more: give more, or a lower order"
             )
-        if not series.isfinite().all():
-            raise ValueError("the series has values that are not finite: fill the gaps")
         before = torch.cat([series.new_ones(rows, 1), _before(series, order)], dim=1)
         now = series[order:]
         weights = torch.linalg.lstsq(before, now).solution
@@ -91,9 +92,10 @@ class AR:
     def predict(self, series: Float64[Tensor, " time"]) -> Float64[Tensor, " rest"]:
         """The mean of each value given those before it, from index `order` on.
 
-        Raises ValueError for a series with no value beyond the first `order`.
+        Raises ValueError for a series with no value beyond the first `order`, and for
+        values that are not finite.
         """
-        order = len(self.coefficients)
+        series, order = _checked(series), len(self.coefficients)
         if len(series) <= order:
             raise ValueError(
                 f"{len(series)} values leave none to predict from {order} before it"
@@ -101,7 +103,8 @@ class AR:
         return self.intercept + _before(series, order) @ self.coefficients
 
     def log_prob(self, series: Float64[Tensor, " time"]) -> Float64[Tensor, " rest"]:
-        """log p of each value given those before it, in nats; entries as `predict`."""
+        """log p of each value given those before it, in nats; entries and errors as
+        for `predict`."""
         off = (series[len(self.coefficients) :] - self.predict(series)) / self.sigma
         return -0.5 * off.square() - math.log(self.sigma) - 0.5 * math.log(2 * math.pi)
 
@@ -110,9 +113,9 @@ class AR:
 
         A forecast's variance sums that of all noise since the series ended, each term
         times its squared impulse response. Raises ValueError for a series shorter than
-        the order.
+        the order, and for values that are not finite.
         """
-        order = len(self.coefficients)
+        series, order = _checked(series), len(self.coefficients)
         if len(series) < order:
             raise ValueError(f"{len(series)} values are too few to go on by {order}")
         mean, weight = list(series[len(series) - order :].unbind()), [1.0]
@@ -149,6 +152,18 @@ class AR:
         shift = torch.eye(order - 1, order, dtype=torch.float64)
         matrix = torch.cat([self.coefficients.unsqueeze(0), shift])
         return torch.linalg.eigvals(matrix)
+
+
+def _checked(series: Tensor) -> Tensor:
+    """The series in double precision, if it is one and finite."""
+    if series.ndim != 1:
+        raise ValueError(
+            f"a series has one axis, not the shape {tuple(series.shape)}: pass one "
+            "variable, flattened"
+        )
+    series = series.double()
+    check_finite(series, "series", "fill the gaps")
+    return series
 
 
 def _before(series: Tensor, order: int) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from gensrc.models.checks import check_ids
+from gensrc.models.checks import check_texts
 
 ADVICE = "encode the text with the model's own vocabulary"
 
@@ -53,16 +53,16 @@ class NGram:
                 "order must be at least 1 and discount from 0 to below 1, not "
                 f"{order} and {discount}"
             )
-        if tokens.shape[1] < order:
+        if tokens.ndim == 2 and tokens.shape[1] < order:
             raise ValueError(
                 f"texts of {tokens.shape[1]} tokens are shorter than the order {order}:"
                 " give longer ones, or a lower order"
             )
+        check_texts(tokens, vocab_size, "tokens", ADVICE)
         self.base = vocab_size + 1
         if self.base ** (order + 1) >= 2**63:
             raise ValueError(f"order {order} is too high for {vocab_size} tokens")
         self.order, self.vocab_size, self.discount = order, vocab_size, discount
-        check_ids(tokens, self.vocab_size, "tokens", ADVICE)
         grams, counts = self._codes(tokens, order).unique(return_counts=True)
         self._tables = [Table.of(grams, counts, self.base)]
         for k in range(order - 1, 0, -1):
@@ -76,7 +76,7 @@ class NGram:
 
         Raises ValueError for a token outside the vocabulary.
         """
-        check_ids(tokens, self.vocab_size, "tokens", ADVICE)
+        check_texts(tokens, self.vocab_size, "tokens", ADVICE)
         p = torch.full(tokens.shape, 1 / self.vocab_size, dtype=torch.float64)
         for k, table in enumerate(self._tables, 1):
             gram = self._codes(tokens, k)

@@ -26,7 +26,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from gensrc.models.checks import check_ids, check_sizes, check_temperature
+from gensrc.models.checks import (
+    check_sizes,
+    check_temperature,
+    check_texts,
+    widened,
+)
 from gensrc.models.distributions import sample_categorical
 
 State = Tensor | tuple[Tensor, Tensor]
@@ -286,7 +291,10 @@ class RecurrentLM(nn.Module):
             self.recurrent = kind(embed_dim, hidden_dim, num_layers=num_layers)
         else:
             self.recurrent = TORCH[cell](
-                embed_dim, hidden_dim, num_layers=num_layers, batch_first=True
+                int(embed_dim),
+                int(hidden_dim),
+                num_layers=int(num_layers),
+                batch_first=True,
             )
         self.to_logits = nn.Linear(hidden_dim, vocab_size)
 
@@ -343,7 +351,7 @@ class RecurrentLM(nn.Module):
                 f"not {window}"
             )
         carry = None
-        for piece in batch.split(window, dim=1):
+        for piece in batch.split(int(window), dim=1):
             loss, carry = self.window_loss(piece, carry)
             yield loss
             carry = carry.detach()
@@ -380,13 +388,11 @@ class RecurrentLM(nn.Module):
         return torch.stack(drawn, dim=1)
 
     def _check_tokens(self, tokens: Tensor) -> None:
-        if tokens.shape[1] == 0:
-            raise ValueError("there are no tokens: a text needs at least one")
         advice = "encode the text with the model's own vocabulary"
-        check_ids(tokens, self.vocab_size, "tokens", advice)
+        check_texts(tokens, self.vocab_size, "tokens", advice)
 
 
 def _cross_entropy(
     logits: Float[Tensor, "batch time vocab"], tokens: Int[Tensor, "batch time"]
 ) -> Float[Tensor, ""]:
-    return F.cross_entropy(logits.flatten(0, 1).float(), tokens.flatten())
+    return F.cross_entropy(widened(logits.flatten(0, 1)), tokens.flatten())

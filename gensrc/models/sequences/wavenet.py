@@ -23,10 +23,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gensrc.models.checks import (
-    check_ids,
     check_labels,
     check_sizes,
     check_temperature,
+    check_texts,
+    widened,
 )
 from gensrc.models.distributions import (
     LEVELS,
@@ -36,7 +37,7 @@ from gensrc.models.distributions import (
 from gensrc.models.sequences.causal_conv import DilatedStack, FastWaveNetCache
 
 SILENCE = 127
-"""The mu-law code of a sample of 0."""
+"""The mu-law code of a sample of 0, half a level below it; torchaudio has 128."""
 
 
 class WaveNet(nn.Module):
@@ -117,7 +118,7 @@ class WaveNet(nn.Module):
         Entries before receptive_field - 1 depend on zero padding.
         """
         gated, _ = self.stack(self.embed(codes).mT, labels)
-        return self.head(gated.mT).float()
+        return widened(self.head(gated.mT))
 
     def log_prob(
         self,
@@ -211,7 +212,8 @@ class WaveNet(nn.Module):
         """log p of codes, "batch time", from the outputs that predict them."""
         if not self.num_components:
             return -F.cross_entropy(outputs.mT, codes, reduction="none")
-        levels = codes[:, None, None] / (LEVELS - 1)  # a picture one pixel high
+        # As a picture one pixel high.
+        levels = codes[:, None, None].to(outputs) / (LEVELS - 1)
         return self._mixture(outputs).log_prob(levels)[:, 0, 0]
 
     def _mixture(
@@ -237,7 +239,5 @@ class WaveNet(nn.Module):
         return torch.full((n, self.receptive_field), SILENCE, device=where)
 
     def _check(self, codes: Tensor, labels: Tensor | None) -> None:
-        if codes.shape[1] == 0:
-            raise ValueError("there are no codes: a recording needs at least one")
-        check_ids(codes, LEVELS, "codes", "turn waves into codes by mu_law")
+        check_texts(codes, LEVELS, "codes", "turn waves into codes by mu_law")
         check_labels(labels, len(codes), self.num_classes)

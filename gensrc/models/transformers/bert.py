@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import BOS, EOS, PAD, SPECIALS
-from gensrc.models.checks import check_ids
+from gensrc.models.checks import check_shape, check_texts, widened
 from gensrc.models.transformers.transformer import Config, Encoder, token_mask
 
 # --- rows of ids ---
@@ -51,7 +51,11 @@ def row(
 
 
 def segments(ids: Int[Tensor, "batch time"]) -> Int[Tensor, "batch time"]:
-    """Segment of each token: 0 up to and including the first EOS of a row, then 1."""
+    """Segment of each token: 0 up to and including the first EOS of a row, then 1.
+
+    Raises ValueError for another number of axes.
+    """
+    check_shape(ids, (None,), "rows")
     ends = (ids == EOS).long()
     return (ends.cumsum(1) - ends).clamp(max=1)
 
@@ -134,7 +138,7 @@ class Bert(nn.Module):
     def forward(self, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time d"]:
         """Raises ValueError for an id outside the vocabulary or too long a row."""
         advice = f"the vocabulary has {self.vocab_size} tokens, and then the mask"
-        check_ids(ids, self.vocab_size + 1, "ids", advice)
+        check_texts(ids, self.vocab_size + 1, "ids", advice)
         time, limit = ids.shape[1], self.position_embedding.num_embeddings
         if time > limit:
             raise ValueError(
@@ -217,6 +221,7 @@ class LeftToRight(MaskedLM):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
         """Cross-entropy in nats a token, without padding and the first token."""
+        check_shape(batch, (None,), "rows")
         luck = torch.rand(batch[:, 1:].shape, generator=generator).to(batch.device)
         chosen = (batch[:, 1:] != PAD) & (luck < self.share)
         logits = self.to_logits(self.bert(batch[:, :-1])[chosen])
@@ -227,5 +232,5 @@ def mean_cross_entropy(
     logits: Float[Tensor, "n classes"], targets: Int[Tensor, " n"]
 ) -> Float[Tensor, ""]:
     """In nats; 0, not NaN, if there is nothing to predict."""
-    total = F.cross_entropy(logits.float(), targets, reduction="sum")
+    total = F.cross_entropy(widened(logits), targets, reduction="sum")
     return total / max(len(targets), 1)

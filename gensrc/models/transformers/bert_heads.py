@@ -18,6 +18,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD, SPECIALS
+from gensrc.models.checks import (
+    check_labels,
+    check_last,
+    check_shape,
+    readable,
+    widened,
+)
 from gensrc.models.transformers.bert import Bert, initialise, segments
 
 
@@ -36,6 +43,7 @@ class BertClassifier(nn.Module):
 
     def forward(self, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch classes"]:
         """Raises ValueError for a row of nothing but padding."""
+        check_shape(ids, (None,), "rows")
         check_rows(ids)
         real = (ids >= len(SPECIALS)).unsqueeze(2)
         mean = (self.bert(ids) * real).sum(1) / real.sum(1).clamp(min=1)
@@ -45,13 +53,8 @@ class BertClassifier(nn.Module):
         self, ids: Int[Tensor, "batch time"], labels: Int[Tensor, " batch"]
     ) -> Float[Tensor, ""]:
         """Cross-entropy in nats a row. Raises ValueError for a label out of range."""
-        classes = self.to_logits.out_features
-        if not 0 <= int(labels.min()) <= int(labels.max()) < classes:
-            raise ValueError(
-                f"labels must lie between 0 and {classes - 1}, these span "
-                f"{int(labels.min())} to {int(labels.max())}"
-            )
-        return F.cross_entropy(self(ids).float(), labels)
+        check_labels(labels, len(ids), self.to_logits.out_features)
+        return F.cross_entropy(widened(self(ids)), labels)
 
 
 class BertSpanReader(nn.Module):
@@ -77,9 +80,9 @@ class BertSpanReader(nn.Module):
         """
         inside = second_text(ids)
         check_rows(ids)
-        if not bool(inside.any(1).all()):
+        if readable(ids) and not bool(inside.any(1).all()):
             raise ValueError("each row needs a second text, in which to find the span")
-        ends = self.to_ends(self.bert(ids)).float()
+        ends = widened(self.to_ends(self.bert(ids)))
         first, last = ends.masked_fill(~inside.unsqueeze(2), -torch.inf).unbind(2)
         return first, last
 
@@ -91,8 +94,10 @@ class BertSpanReader(nn.Module):
         Raises ValueError for a span that is not within the second text.
         """
         inside = second_text(ids)
+        check_shape(spans, (2,), "spans")
+        check_last(spans, (len(ids), 2), "spans")
         within = (spans >= 0) & (spans < ids.shape[1])
-        if not within.all() or not inside.gather(1, spans).all():
+        if readable(spans) and not (within.all() and inside.gather(1, spans).all()):
             raise ValueError("spans must lie within the second text of their row")
         first, last = self(ids)
         begin, end = spans.unbind(1)
@@ -112,6 +117,8 @@ class BertSpanReader(nn.Module):
 
 def check_rows(ids: Int[Tensor, "batch time"]) -> None:
     """Raises ValueError for a row of nothing but padding."""
+    if not readable(ids):
+        return
     empty = (ids == PAD).all(1).nonzero().flatten().tolist()
     if empty:
         raise ValueError(f"rows {empty[:5]} are nothing but padding: leave them out")

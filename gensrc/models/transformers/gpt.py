@@ -11,7 +11,8 @@ GPT-1 and the transformers library; OpenAI's code for GPT-2 has 0.01. There is n
 dropout of attention weights, which would rule out torch's fast kernel; all other
 dropout is GPT-2's. The token PAD is never a target. With positions="rotary" there is no
 position embedding: queries and keys are rotated, as in Su and others, RoFormer, 2021,
-and later GPTs; training is faster, and GPT-2's weights do not fit.
+and later GPTs; training is faster, and GPT-2's weights do not fit, but such a GPT
+computes what a GPT-NeoX does (`to_gpt_neox`).
 """
 
 import math
@@ -24,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD
-from gensrc.models.checks import check_ids, check_sizes
+from gensrc.models.checks import check_sizes, check_texts, readable, widened
 from gensrc.models.transformers.transformer import (
     Attention,
     Cache,
@@ -124,13 +125,15 @@ class GPT(nn.Module):
         Padding, at the end of a row, is ignored. Raises ValueError for a batch with
         nothing to predict.
         """
+        self._check(batch)
         targets = batch[:, 1:]
-        if not bool((targets != PAD).any()):
+        padding = readable(targets) and not bool((targets != PAD).any())
+        if targets.numel() == 0 or padding:
             raise ValueError(
                 f"a batch of shape {tuple(batch.shape)} has no token to predict: each "
                 "text needs two or more, and not padding alone"
             )
-        logits = self(batch[:, :-1]).float()
+        logits = widened(self(batch[:, :-1]))
         return F.cross_entropy(
             logits.flatten(0, 1), targets.flatten(), ignore_index=PAD
         )
@@ -166,14 +169,12 @@ class GPT(nn.Module):
         return torch.cat(parts)
 
     def _of_windows(self, windows: Tensor) -> Tensor:
-        log_probs = self(windows[:, :-1]).float().log_softmax(-1)
+        log_probs = widened(self(windows[:, :-1])).log_softmax(-1)
         return log_probs.gather(2, windows[:, 1:, None]).squeeze(2)
 
     def _check(self, ids: Tensor) -> None:
-        if ids.shape[1] == 0:
-            raise ValueError("there are no tokens: a text needs at least one")
         advice = "encode the text with the model's own vocabulary"
-        check_ids(ids, self.vocab_size, "tokens", advice)
+        check_texts(ids, self.vocab_size, "tokens", advice)
 
 
 # --- the names of the transformers library ---
@@ -198,7 +199,10 @@ def to_gpt2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises ValueError for a GPT without learned positions, which GPT-2 needs.
     """
     if "encoder.position_embedding.weight" not in state:
-        raise ValueError('GPT-2 has learned positions: build with positions="learned"')
+        raise ValueError(
+            'GPT-2 has learned positions: build with positions="learned", or convert a '
+            "rotary GPT by to_gpt_neox"
+        )
     theirs = {
         _renamed(name, GPT2_NAMES): _transposed(name, w) for name, w in state.items()
     }
@@ -218,6 +222,58 @@ def from_gpt2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if name != "lm_head.weight" and not name.endswith((".attn.bias", "masked_bias"))
     }
     return {_renamed(name, names): _transposed(name, w) for name, w in kept.items()}
+
+
+# Our names of weights to those of `GPTNeoXForCausalLM`.
+GPT_NEOX_NAMES = {
+    "embed": "gpt_neox.embed_in",
+    "encoder.blocks.#.norm1": "gpt_neox.layers.#.input_layernorm",
+    "encoder.blocks.#.self_attn.in_proj": "gpt_neox.layers.#.attention.query_key_value",
+    "encoder.blocks.#.self_attn.out_proj": "gpt_neox.layers.#.attention.dense",
+    "encoder.blocks.#.norm2": "gpt_neox.layers.#.post_attention_layernorm",
+    "encoder.blocks.#.feed_forward.linear1": "gpt_neox.layers.#.mlp.dense_h_to_4h",
+    "encoder.blocks.#.feed_forward.linear2": "gpt_neox.layers.#.mlp.dense_4h_to_h",
+    "encoder.norm": "gpt_neox.final_layer_norm",
+}
+GPT_NEOX_SETTINGS = {
+    "hidden_act": "gelu_new",
+    "use_parallel_residual": False,
+    "rotary_pct": 1.0,
+    "tie_word_embeddings": True,
+}
+"""What a `GPTNeoXConfig` needs besides the sizes, to compute what a rotary GPT does."""
+
+
+def to_gpt_neox(state: Mapping[str, Tensor], *, num_heads: int) -> dict[str, Tensor]:
+    """A rotary GPT's `state_dict` under the names and in the layout of the transformers
+    library's `GPTNeoXForCausalLM`, whose settings are `GPT_NEOX_SETTINGS`.
+
+    Its output layer, which shares the embedding's weights and whose name is another in
+    every version, is left out: load with strict=False.
+
+    Raises ValueError for a GPT with learned positions, which `to_gpt2` converts.
+    """
+    if "encoder.position_embedding.weight" in state:
+        raise ValueError(
+            "GPT-NeoX has rotary positions: convert learned ones by to_gpt2"
+        )
+    return {
+        _renamed(name, GPT_NEOX_NAMES): _by_heads(w, num_heads)
+        if ".in_proj." in name
+        else w
+        for name, w in state.items()
+    }
+
+
+def _by_heads(stacked: Tensor, num_heads: int) -> Tensor:
+    """Rows of Q, K and V of all heads -> rows of q, k and v of each head in turn.
+
+    Pairs that are rotated lie side by side in ours; in theirs they are half a head
+    apart.
+    """
+    q, k, v = stacked.unflatten(0, (3, num_heads, -1))
+    q, k = (torch.cat([part[:, ::2], part[:, 1::2]], 1) for part in (q, k))
+    return torch.stack([q, k, v], 1).flatten(0, 2)
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:

@@ -36,7 +36,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD
-from gensrc.models.checks import check_ids
+from gensrc.models.checks import check_shape, check_texts, widened
 from gensrc.models.transformers.attention import MultiHeadAttention
 from gensrc.models.transformers.positions import (
     POSITIONS,
@@ -298,7 +298,7 @@ class Stack(nn.Module):
         """The vectors with positions added, and the angles of rotary positions."""
         kind, angles = self.config.positions, None
         if kind == "sinusoidal":
-            x = x + sinusoidal(positions, self.config.embed_dim)
+            x = x + sinusoidal(positions, self.config.embed_dim).to(x.dtype)
         elif kind == "learned":
             x = x + self.position_embedding(positions)
         elif kind == "rotary":
@@ -358,7 +358,7 @@ class TokenEmbedding(nn.Embedding):
     def forward(self, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time d"]:
         """Raises ValueError for an id outside the vocabulary."""
         advice = f"the vocabulary has {len(self.weight)} tokens"
-        check_ids(ids, len(self.weight), "ids", advice)
+        check_texts(ids, len(self.weight), "ids", advice)
         return super().forward(ids) * math.sqrt(self.embedding_dim)
 
 
@@ -416,8 +416,12 @@ class Transformer(nn.Module):
     def loss(
         self, source: Int[Tensor, "batch source"], target: Int[Tensor, "batch time"]
     ) -> Float[Tensor, ""]:
-        """Cross-entropy in nats a token of the target, with EOS, without PAD."""
-        logits = self(source, target[:, :-1]).float()
+        """Cross-entropy in nats a token of the target, with EOS, without PAD.
+
+        Raises ValueError for another number of axes, and tokens of no vocabulary.
+        """
+        check_shape(target, (None,), "targets")
+        logits = widened(self(source, target[:, :-1]))
         return F.cross_entropy(
             logits.flatten(0, 1), target[:, 1:].flatten(), ignore_index=PAD
         )

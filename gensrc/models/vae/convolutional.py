@@ -44,7 +44,10 @@ class ConvEncoder(nn.Sequential):
     def __init__(
         self, image_shape: tuple[int, int, int], channels: int, outputs: int
     ) -> None:
-        (depth, height, width), wide = _checked(image_shape, channels), 2 * channels
+        (depth, height, width), wide = (
+            _checked(image_shape, channels),
+            2 * int(channels),
+        )
         super().__init__(
             nn.Unflatten(-1, (depth, height, width)),
             nn.Conv2d(depth, channels, 4, stride=2, padding=1),
@@ -67,7 +70,10 @@ class ConvDecoder(nn.Sequential):
     def __init__(
         self, inputs: int, channels: int, image_shape: tuple[int, int, int]
     ) -> None:
-        (depth, height, width), wide = _checked(image_shape, channels), 2 * channels
+        (depth, height, width), wide = (
+            _checked(image_shape, channels),
+            2 * int(channels),
+        )
         super().__init__(
             nn.Linear(inputs, wide * height * width // 16),
             nn.Unflatten(-1, (wide, height // 4, width // 4)),
@@ -115,7 +121,7 @@ class ConvVAE(vae.VAE):
 
 
 def _checked(image_shape: tuple[int, int, int], channels: int) -> tuple[int, int, int]:
-    depth, height, width = image_shape
+    depth, height, width = map(int, image_shape)  # of numpy's whole numbers as well
     check_sizes(channels=channels)
     if height % 4 or width % 4:
         raise ValueError(

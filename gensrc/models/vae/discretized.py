@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gensrc.models.checks import check_levels, check_sizes
+from gensrc.models.checks import as_weights, check_levels, check_sizes, widened
 from gensrc.models.distributions import LEVELS, DiscretizedLogisticMixture
 from gensrc.models.vae.vae import VAE, mlp
 
@@ -59,15 +59,15 @@ class DiscretizedVAE(VAE):
     ) -> DiscretizedLogisticMixture:
         """p(x|z), one independent distribution over levels a pixel."""
         shape = (3, self.num_components, *self.image_shape)
-        logits, loc, log_scale = self.decoder(z).float().unflatten(-1, shape).unbind(-5)
+        output = widened(self.decoder(as_weights(z, self))).unflatten(-1, shape)
+        logits, loc, log_scale = output.unbind(-5)
         return DiscretizedLogisticMixture(logits, loc, log_scale)
 
     def sample(
         self, n: int, *, mean: bool = False, generator: torch.Generator | None = None
     ) -> Float[Tensor, "n c h w"]:
         """n new pictures: z ~ p(z), then x ~ p(x|z), or its mean if `mean` is set."""
-        where = next(self.parameters()).device
-        z = torch.randn((n, self.latent_dim), generator=generator).to(where)
+        z = torch.randn((n, self.latent_dim), generator=generator)
         with torch.no_grad():
             pixels = self.decode(z)
             return pixels.mean if mean else pixels.sample(generator)

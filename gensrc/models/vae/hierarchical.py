@@ -30,8 +30,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Bernoulli
 
-from gensrc.models.checks import check_range
-from gensrc.models.vae.vae import gaussian_log_prob
+from gensrc.models.checks import (
+    as_weights,
+    check_finite,
+    check_range,
+    check_same_shape,
+    check_shape,
+    widened,
+)
+from gensrc.models.vae.vae import BROKEN, gaussian_log_prob
 
 
 class Gaussian(NamedTuple):
@@ -42,7 +49,7 @@ class Gaussian(NamedTuple):
 
     def sample(self, generator: torch.Generator | None) -> Float[Tensor, "*b d"]:
         """A reparameterised sample; the noise is drawn on the CPU."""
-        noise = torch.randn(self.mean.shape, generator=generator).to(self.mean.device)
+        noise = torch.randn(self.mean.shape, generator=generator).to(self.mean)
         return self.mean + (0.5 * self.log_var).exp() * noise
 
     def log_prob(self, z: Float[Tensor, "*b d"]) -> Float[Tensor, "*b"]:
@@ -82,16 +89,18 @@ class LayeredElbo(NamedTuple):
 
 def kl_between(q: Gaussian, p: Gaussian) -> Float[Tensor, "*b"]:
     """KL(q || p) of two Gaussians with independent coordinates, in nats, summed over
-    them.
+    them. Raises ValueError for shapes that differ.
     """
+    check_same_shape("the means of q and p", q.mean, p.mean)
     squares = (q.mean - p.mean).square() + q.log_var.exp()
     return 0.5 * (squares * (-p.log_var).exp() - 1 + p.log_var - q.log_var).sum(-1)
 
 
 def product(one: Gaussian, other: Gaussian) -> Gaussian:
     """The normalised product of two Gaussian densities: precisions add up, means are
-    weighted by them.
+    weighted by them. Raises ValueError for shapes that differ.
     """
+    check_same_shape("the means of two densities", one.mean, other.mean)
     precisions = (-one.log_var).exp(), (-other.log_var).exp()
     total = precisions[0] + precisions[1]
     mean = (one.mean * precisions[0] + other.mean * precisions[1]) / total
@@ -156,11 +165,12 @@ class HierarchicalVAE(nn.Module):
 
     def prior(self, index: int, above: Float[Tensor, "*b e"]) -> Gaussian:
         """p(z_i | z_{i+1}) for all layers but the highest, whose prior is N(0, I)."""
-        return _gaussian(self.priors[index](above))
+        return _gaussian(self.priors[index](as_weights(above, self)))
 
     def decode(self, z: Float[Tensor, "*b d"]) -> Bernoulli:
         """p(x | z_1), one Bernoulli a pixel, of shape (*b, c, h, w)."""
-        logits = self.decoder(z).float().unflatten(-1, self.image_shape)
+        logits = widened(self.decoder(as_weights(z, self)))
+        logits = logits.unflatten(-1, self.image_shape)
         return Bernoulli(logits=logits, validate_args=False)
 
     def sample(
@@ -169,18 +179,18 @@ class HierarchicalVAE(nn.Module):
         """n new pictures, drawn from the highest layer down; the probabilities of white
         if `mean` is set.
         """
-        where = next(self.parameters()).device
         with torch.no_grad():
-            z = torch.randn(n, self.latent_dims[-1], generator=generator).to(where)
+            z = torch.randn(n, self.latent_dims[-1], generator=generator)
             for index in reversed(range(len(self.priors))):
                 z = self.prior(index, z).sample(generator)
             pixels = self.decode(z).mean
+            check_finite(pixels, "pictures drawn", BROKEN)
         return (
             pixels
             if mean
-            else (
-                torch.rand(pixels.shape, generator=generator).to(where) < pixels
-            ).float()
+            else (torch.rand(pixels.shape, generator=generator).to(pixels) < pixels).to(
+                pixels
+            )
         )
 
     # --- the encoder ---
@@ -188,11 +198,15 @@ class HierarchicalVAE(nn.Module):
     def infer(
         self, x: Float[Tensor, "b c h w"], k: int, generator: torch.Generator | None
     ) -> list[Layer]:
-        """k samples of all layers given x, drawn upwards."""
-        q = _repeat(_gaussian(self.encoders[0](x.flatten(1))), k)
+        """k samples of all layers given x, drawn upwards.
+
+        Raises ValueError for another shape than the model's, and for values that are
+        not finite.
+        """
+        q = _repeat(_gaussian(self.encoders[0](self._flat(x))), k)
         proposals, drawn = [q], [q.sample(generator)]
         for encoder in self.encoders[1:]:
-            proposals.append(_gaussian(encoder(drawn[-1])))
+            proposals.append(_gaussian(encoder(as_weights(drawn[-1], self))))
             drawn.append(proposals[-1].sample(generator))
         expected = [self.prior(index, above) for index, above in enumerate(drawn[1:])]
         expected.append(_standard(drawn[-1]))
@@ -253,6 +267,12 @@ class HierarchicalVAE(nn.Module):
     def _check_range(self, x: Tensor) -> None:
         check_range(x, "the Bernoulli decoder", "rescale them")
 
+    def _flat(self, x: Tensor) -> Tensor:
+        """The pictures as rows for the networks, if they are sound."""
+        check_shape(x, self.image_shape, "pictures")
+        check_finite(x, "pictures")
+        return as_weights(x, self).flatten(1)
+
 
 class LadderVAE(HierarchicalVAE):
     """The ladder: an upward pass gives a Gaussian for each layer, samples are drawn
@@ -277,8 +297,8 @@ class LadderVAE(HierarchicalVAE):
     def infer(
         self, x: Float[Tensor, "b c h w"], k: int, generator: torch.Generator | None
     ) -> list[Layer]:
-        """k samples of all layers given x, drawn downwards."""
-        hidden, found = x.flatten(1), []
+        """k samples of all layers given x, drawn downwards; errors as in the parent."""
+        hidden, found = self._flat(x), []
         for step, head in zip(self.climb, self.evidence, strict=True):
             hidden = step(hidden)
             found.append(_repeat(_gaussian(head(hidden)), k))
@@ -312,7 +332,7 @@ def _unit(size: int) -> tuple[nn.Module, nn.Module]:
 
 
 def _gaussian(output: Float[Tensor, "*b two_d"]) -> Gaussian:
-    return Gaussian(*output.float().chunk(2, dim=-1))
+    return Gaussian(*widened(output).chunk(2, dim=-1))
 
 
 def _standard(z: Float[Tensor, "*b d"]) -> Gaussian:

@@ -24,9 +24,19 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, ContinuousBernoulli, Distribution, Normal
 
-from gensrc.models.checks import check_range, check_sizes
+from gensrc.models.checks import (
+    as_weights,
+    check_finite,
+    check_last,
+    check_range,
+    check_same_shape,
+    check_shape,
+    check_sizes,
+    widened,
+)
 
 LIKELIHOODS = ("bernoulli", "continuous_bernoulli", "gaussian")
+BROKEN = "look for such values in the weights"
 
 
 class Elbo(NamedTuple):
@@ -49,6 +59,7 @@ def gaussian_kl(
 
     Kingma and Welling, appendix B.
     """
+    check_same_shape("mean and logarithm of the variance", mean, log_var)
     return 0.5 * (mean.square() + log_var.exp() - log_var - 1).sum(-1)
 
 
@@ -74,6 +85,8 @@ def gaussian_log_prob(
     log_var: Float[Tensor, "*#b d"],
 ) -> Float[Tensor, "*b"]:
     """log N(z; mean, diag exp(log_var)) in nats, summed over d."""
+    for part, what in ((mean, "mean"), (log_var, "logarithm of the variance")):
+        check_last(part, z.shape[-1:], what)
     return -0.5 * (
         (z - mean).square() * (-log_var).exp() + log_var + math.log(2 * math.pi)
     ).sum(-1)
@@ -105,17 +118,26 @@ class Autoencoder(nn.Module):
         self.decoder = mlp(latent_dim, hidden_dim, math.prod(image_shape))
 
     def encode(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        return self.encoder(x.flatten(1))
+        """Raises ValueError for another shape than the model's, and for values that are
+        not finite."""
+        check_shape(x, self.image_shape, "pictures")
+        check_finite(x, "pictures")
+        return self.encoder(as_weights(x, self).flatten(1))
 
     def decode(self, z: Float[Tensor, "b d"]) -> Float[Tensor, "b c h w"]:
         """The picture of a code, pixels in (0, 1)."""
-        return self.decoder(z).unflatten(1, self.image_shape).sigmoid()
+        output = self.decoder(as_weights(z, self))
+        return output.unflatten(1, self.image_shape).sigmoid()
 
     def loss(self, batch: Float[Tensor, "b c h w"]) -> Float[Tensor, ""]:
-        """Cross-entropy of pixels in [0, 1], in nats a picture, mean over b."""
-        logits = self.decoder(self.encode(batch)).float()
+        """Cross-entropy of pixels in [0, 1], in nats a picture, mean over b.
+
+        Raises ValueError as `encode` does, and for pixels outside [0, 1].
+        """
+        check_range(batch, "the cross-entropy", "rescale them")
+        logits = widened(self.decoder(self.encode(batch)))
         return F.binary_cross_entropy_with_logits(
-            logits, batch.flatten(1), reduction="sum"
+            logits, batch.flatten(1).to(logits), reduction="sum"
         ) / len(batch)
 
 
@@ -177,13 +199,21 @@ class VAE(nn.Module):
     def encode(
         self, x: Float[Tensor, "b c h w"]
     ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b d"]]:
-        """Mean and logarithm of the variance of q(z|x)."""
-        mean, log_var = self.encoder(x.flatten(1)).float().chunk(2, dim=-1)
+        """Mean and logarithm of the variance of q(z|x).
+
+        Raises ValueError for another shape than the model's, and for values that are
+        not finite.
+        """
+        check_shape(x, self.image_shape, "pictures")
+        check_finite(x, "pictures")
+        output = self.encoder(as_weights(x, self).flatten(1))
+        mean, log_var = widened(output).chunk(2, dim=-1)
         return mean, log_var
 
     def decode(self, z: Float[Tensor, "*b d"]) -> Distribution:
         """p(x|z), one independent distribution a pixel, of shape (*b, c, h, w)."""
-        output = self.decoder(z).float().unflatten(-1, self.image_shape)
+        output = widened(self.decoder(as_weights(z, self)))
+        output = output.unflatten(-1, self.image_shape)
         if self.likelihood == "bernoulli":
             return Bernoulli(logits=output, validate_args=False)
         if self.likelihood == "continuous_bernoulli":
@@ -198,7 +228,12 @@ class VAE(nn.Module):
         log_var: Float[Tensor, "b d"],
         noise: Float[Tensor, "*k b d"],
     ) -> Float[Tensor, "*k b d"]:
-        """z = mean + sd * noise: a sample of q(z|x), differentiable in mean and sd."""
+        """z = mean + sd * noise: a sample of q(z|x), differentiable in mean and sd.
+
+        Raises ValueError for noise of another number of examples or variables.
+        """
+        check_last(noise, mean.shape, "noise")
+        check_same_shape("mean and logarithm of the variance", mean, log_var)
         return mean + (0.5 * log_var).exp() * noise
 
     def elbo(
@@ -206,11 +241,12 @@ class VAE(nn.Module):
     ) -> Elbo:
         """The evidence lower bound on log p(x), in nats, with one sample of z each.
 
-        Raises ValueError if a pixel lies where the decoder's family has no mass.
+        Raises ValueError as `encode` does, and if a pixel lies where the decoder's
+        family has no mass.
         """
         self._check_range(x)
         mean, log_var = self.encode(x)
-        noise = _noise(mean.shape, mean.device, generator)
+        noise = _noise(mean.shape, mean, generator)
         z = self.reparameterize(mean, log_var, noise)
         log_likelihood = self.decode(z).log_prob(x).flatten(1).sum(1)
         return Elbo(log_likelihood, gaussian_kl(mean, log_var))
@@ -233,10 +269,13 @@ class VAE(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "b k"]:
-        """log p(x, z) / q(z|x) for k samples of z ~ q(z|x) an example, in nats."""
+        """log p(x, z) / q(z|x) for k samples of z ~ q(z|x) an example, in nats.
+
+        Raises ValueError as `elbo` does.
+        """
         self._check_range(x)
         mean, log_var = self.encode(x)
-        noise = _noise((k, *mean.shape), mean.device, generator)
+        noise = _noise((k, *mean.shape), mean, generator)
         z = self.reparameterize(mean, log_var, noise)
         log_likelihood = self.decode(z).log_prob(x).flatten(2).sum(2)
         log_joint = log_likelihood + standard_normal_log_prob(z)
@@ -257,9 +296,10 @@ class VAE(nn.Module):
 
         Papers usually show the mean, which is smoother than samples of the model.
         """
-        where = next(self.parameters()).device
+        like = next(self.parameters())
         with torch.no_grad():
-            pixels = self.decode(_noise((n, self.latent_dim), where, generator))
+            pixels = self.decode(_noise((n, self.latent_dim), like, generator))
+            check_finite(pixels.mean, "pictures drawn", BROKEN)
             return pixels.mean if mean else _draw(pixels, generator)
 
 
@@ -271,6 +311,7 @@ def importance_weighted_bound(
     k = 1 gives the evidence lower bound; the bound rises towards log p(x) as k grows.
     Raises ValueError if there are fewer than k weights an example.
     """
+    check_shape(log_weights, (None,), "log-weights")
     groups = log_weights.shape[1] // k if k >= 1 else 0
     if groups == 0:
         raise ValueError(
@@ -282,21 +323,21 @@ def importance_weighted_bound(
 
 
 def _noise(
-    shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
+    shape: tuple[int, ...], like: Tensor, generator: torch.Generator | None
 ) -> Tensor:
     # Drawn on the CPU and moved: a GPU's generator gives other numbers for a seed.
-    return torch.randn(shape, generator=generator).to(device)
+    return torch.randn(shape, generator=generator).to(like)
 
 
 def _draw(pixels: Distribution, generator: torch.Generator | None) -> Tensor:
     """One sample of every pixel, from uniform or normal noise drawn on the CPU."""
     if isinstance(pixels, Normal):
         return pixels.mean + pixels.stddev * _noise(
-            tuple(pixels.mean.shape), pixels.mean.device, generator
+            tuple(pixels.mean.shape), pixels.mean, generator
         )
-    uniform = torch.rand(pixels.mean.shape, generator=generator).to(pixels.mean.device)
+    uniform = torch.rand(pixels.mean.shape, generator=generator).to(pixels.mean)
     return (
-        (uniform < pixels.mean).float()
+        (uniform < pixels.mean).to(uniform)
         if isinstance(pixels, Bernoulli)
         else pixels.icdf(uniform)
     )

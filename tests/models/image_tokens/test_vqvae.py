@@ -120,6 +120,16 @@ def test_dead_entries_are_reset_to_vectors_with_large_errors_unless_switched_off
     assert shares == {0.0: 0.25, 0.5: 1.0}
 
 
+def test_more_dead_entries_than_vectors_are_reset_in_several_batches():
+    torch.manual_seed(0)
+    tokenizer = Tokenizer(codebook_size=64, embed_dim=4, width=8)
+    batch = torch.rand(2, 3, 16, 16)
+    tokenizer.loss(batch)
+    assert int((tokenizer.quantizer.counts == 1).sum()) == 32, "as many as there are vectors"
+    tokenizer.loss(batch)
+    assert int((tokenizer.quantizer.counts > 0.5).sum()) == 64
+
+
 def test_entries_do_not_change_in_evaluation_mode():
     model = tiny()
     before = {name: value.clone() for name, value in model.eval().state_dict().items()}

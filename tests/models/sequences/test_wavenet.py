@@ -194,7 +194,7 @@ def test_a_mixtures_probabilities_are_differences_of_its_distribution_function()
         level = said[0].double() / 255
         upper = torch.where(said[0] == 255, math.inf, level + 0.5 / 255)
         lower = torch.where(said[0] == 0, -math.inf, level - 0.5 / 255)
-        scale = log_scale.clamp(min=-6).exp()
+        scale = log_scale.clamp(min=-7 - math.log(2)).exp()
         gain = torch.sigmoid((upper - loc) / scale) - torch.sigmoid((lower - loc) / scale)
         expected = (logits.softmax(0) * gain).sum(0)
         torch.testing.assert_close(model.log_prob(said)[0].double().exp(), expected, atol=1e-7, rtol=1e-3)

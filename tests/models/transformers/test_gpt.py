@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from gensrc.data.vocabulary import PAD
-from gensrc.decoding import IncrementalDecoder
-from gensrc.models.transformers.gpt import GPT, from_gpt2, to_gpt2
+from gensrc.decoding import IncrementalDecoder, generate
+from gensrc.models.transformers.gpt import GPT, GPT_NEOX_SETTINGS, from_gpt2, to_gpt2, to_gpt_neox
 from gensrc.models.transformers.transformer import attention_maps
 
 VOCAB, CONTEXT = 11, 12
@@ -75,6 +75,28 @@ def test_left_padding_equals_the_librarys_where_tokens_are_real():
     assert (mine - other)[real].abs().max() <= 1e-5
     alone = ours(ids[1:, 4:])
     torch.testing.assert_close(mine[1, 4:], alone[0], atol=1e-5, rtol=0)
+
+
+def test_a_rotary_gpt_has_the_librarys_logits_with_the_weights_of_a_gpt_neox():
+    transformers = pytest.importorskip("transformers")
+    ours = small(positions="rotary")
+    sizes = {"hidden_size": 24, "num_attention_heads": 4, "num_hidden_layers": 3, "intermediate_size": 96}
+    about = {"vocab_size": VOCAB, "max_position_embeddings": CONTEXT, **GPT_NEOX_SETTINGS}
+    theirs = transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**sizes, **about)).eval()
+    converted = to_gpt_neox(ours.state_dict(), num_heads=4)
+    absent, unknown = theirs.load_state_dict(converted, strict=False)
+    assert (len(absent), unknown) == (1, [])
+    ids = tokens(3, CONTEXT)
+    assert (ours(ids) - theirs(ids).logits).abs().max() <= 1e-5
+    longer = theirs.generate(ids[:1, :4], max_new_tokens=8, do_sample=False, eos_token_id=None, pad_token_id=0)
+    assert longer.tolist() == generate(ours, ids[:1, :4], max_new_tokens=8).tolist()
+
+
+def test_weights_are_converted_for_the_model_whose_positions_they_have():
+    with pytest.raises(ValueError, match="convert a rotary GPT by to_gpt_neox"):
+        to_gpt2(small(positions="rotary").state_dict())
+    with pytest.raises(ValueError, match="convert learned ones by to_gpt2"):
+        to_gpt_neox(small().state_dict(), num_heads=4)
 
 
 def test_to_gpt2_and_from_gpt2_are_inverse():

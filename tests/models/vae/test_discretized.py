@@ -48,6 +48,16 @@ def test_a_levels_probability_is_that_of_its_bin_under_the_logistic(level):
     torch.testing.assert_close(p.log_prob(x).double().exp(), expected, atol=1e-6, rtol=1e-3)
 
 
+def test_the_narrowest_component_gives_a_level_what_that_of_pixelcnn_plus_plus_does():
+    level = torch.tensor(100 / 255)
+    certain = DiscretizedLogisticMixture(*(torch.full((1, 1, 1, 1), each) for each in (0.0, float(level), -99.0)))
+    found = certain.log_prob(level.view(1, 1, 1)).exp()
+    # Levels from -1 to 1 are twice as far apart, and the least scale is exp(-7).
+    bin_of_one = 2 * torch.sigmoid(torch.tensor(math.exp(7) / 255)) - 1
+    assert float(found) == pytest.approx(float(bin_of_one), abs=1e-3)
+    assert float(found) > 0.97
+
+
 def test_far_tails_stay_finite_and_keep_a_gradient():
     loc = torch.zeros(1, 1, 1, 1, requires_grad=True)
     p = DiscretizedLogisticMixture(torch.zeros(1, 1, 1, 1), loc, torch.full((1, 1, 1, 1), -200.0))

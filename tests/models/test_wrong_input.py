@@ -1,0 +1,195 @@
+"""Functions beside the models: what torch would broadcast, or what is not finite, is refused with a sentence."""
+
+import math
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+
+from gensrc import decoding
+from gensrc.data.handwriting import draw
+from gensrc.data.speech import mu_law
+from gensrc.evaluation.scene_judge import SceneReader
+from gensrc.models import style_transfer
+from gensrc.models.distributions import DiscretizedLogisticMixture, sample_categorical
+from gensrc.models.gan import adversarial, augmentation
+from gensrc.models.gan.dcgan import Discriminator, Generator
+from gensrc.models.gan.stylegan import StyleGenerator
+from gensrc.models.image_tokens.code_prior import CodePrior
+from gensrc.models.image_tokens.vqgan import PatchDiscriminator, update_decoder
+from gensrc.models.image_tokens.vqvae import Tokenizer
+from gensrc.models.pixels.gated_pixelcnn import GatedPixelCNN
+from gensrc.models.pixels.pixel_rnn import PixelRNN
+from gensrc.models.pixels.pixelcnn import PixelCNN
+from gensrc.models.sequences.autoregression import AR
+from gensrc.models.sequences.ngram import NGram
+from gensrc.models.vae import hierarchical, vae
+from gensrc.training import Batches, fit_gan, seed_everything
+from tests.decoding.test_incremental import gpt
+
+
+@pytest.fixture(autouse=True)
+def unwatched():
+    """Without the check of shapes that tests have and readers have not."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def numbers(*shape):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def mixture():
+    return DiscretizedLogisticMixture(*(numbers(4, 2, 1, 5, 5) for _ in range(3)))
+
+
+MODEL = AR(0.0, torch.tensor([0.5], dtype=torch.float64), 1.0)
+SERIES = numbers(40)
+WITH_A_GAP = SERIES.index_fill(0, torch.tensor([7]), math.nan)
+GAUSSIANS = [hierarchical.Gaussian(numbers(*shape), numbers(*shape)) for shape in ((4, 3), (4, 1))]
+
+WRONG = {
+    "gaussian_kl": lambda: vae.gaussian_kl(numbers(4, 3), numbers(4, 1)),
+    "free_nats_kl": lambda: vae.free_nats_kl(numbers(4, 3), numbers(1, 3), 0.1),
+    "gaussian_log_prob of a mean": lambda: vae.gaussian_log_prob(numbers(4, 3), numbers(4, 1), numbers(4, 3)),
+    "gaussian_log_prob of a variance": lambda: vae.gaussian_log_prob(numbers(4, 3), numbers(4, 3), numbers(4, 1)),
+    "reparameterize": lambda: vae.VAE(image_shape=(1, 4, 4)).reparameterize(
+        numbers(4, 3), numbers(4, 3), numbers(4, 1)
+    ),
+    "kl_between": lambda: hierarchical.kl_between(*GAUSSIANS),
+    "product": lambda: hierarchical.product(*GAUSSIANS),
+    "a mixture": lambda: mixture().log_prob(torch.zeros(4, 5, 5)),
+    "a mixture, transposed": lambda: mixture().log_prob(torch.zeros(4, 5, 5, 1)),
+    "a mixture of unlike parameters": lambda: DiscretizedLogisticMixture(
+        numbers(4, 2, 1, 5, 5), numbers(4, 2, 1, 5, 5), numbers(4, 2, 1, 1, 1)
+    ),
+    "parameters of a picture": lambda: PixelCNN(width=4).family.log_prob(numbers(1, 1, 4, 4), torch.zeros(3, 1, 4, 4)),
+    "given pictures": lambda: PixelCNN(width=4, size=(4, 4)).sample(
+        3, given=torch.zeros(1, 1, 4, 4), known=torch.ones(4, 4, dtype=torch.bool)
+    ),
+    "given codes": lambda: CodePrior(codebook_size=4, max_length=4, embed_dim=8).sample(
+        3, given=torch.zeros(1, 2).long()
+    ),
+    "gradient_penalty": lambda: adversarial.gradient_penalty(
+        lambda x: x.flatten(1).sum(1), numbers(4, 1, 8, 8), numbers(1, 1, 8, 8)
+    ),
+    "labels of a discriminator": lambda: Discriminator(8, num_classes=2, width=2)(
+        numbers(4, 1, 8, 8), torch.zeros(1).long()
+    ),
+    "labels of a generator": lambda: Generator(8, num_classes=2, width=2)(numbers(4, 100), torch.zeros(4, 1).long()),
+    **{f"{name} of three axes": lambda f=f: f(numbers(4, 8, 8)) for name, f in {"colour": augmentation.colour}.items()},
+    "augment": lambda: augmentation.augment(numbers(4, 8, 8), ["colour"]),
+    "decoded pictures": lambda: update_decoder(
+        Tokenizer(codebook_size=4, embed_dim=2, width=4),
+        PatchDiscriminator(width=2),
+        None,
+        torch.rand(1, 3, 32, 32),
+        torch.zeros(2, 8, 8).long(),
+    ),
+    "gram": lambda: style_transfer.gram(numbers(3, 4, 4)),
+    "relative_error": lambda: style_transfer.relative_error([numbers(4, 1)], [numbers(4)]),
+    "a series of two axes": lambda: AR.fit(SERIES[:, None], 1),
+    "a gap in fit": lambda: AR.fit(WITH_A_GAP, 1),
+    "a gap in predict": lambda: MODEL.predict(WITH_A_GAP),
+    "a gap in log_prob": lambda: MODEL.log_prob(WITH_A_GAP),
+    "a gap in forecast": lambda: MODEL.forecast(WITH_A_GAP, 2),
+    "n-grams of one text": lambda: NGram(torch.zeros(9).long(), order=2, vocab_size=3),
+    "a wave with NaN": lambda: mu_law(WITH_A_GAP),
+    "a wave of 16 bits": lambda: mu_law(torch.tensor([0, 32767, -32768], dtype=torch.int16)),
+    "batches with NaN": lambda: Batches(torch.arange(40), WITH_A_GAP, batch_size=4),
+    "batches with infinity": lambda: Batches(SERIES / 0, batch_size=4),
+    **{
+        f"{name} of one picture without a batch": lambda kind=kind: kind(size=(4, 4))(torch.zeros(1, 4, 4))
+        for name, kind in {"PixelCNN": PixelCNN, "gated": GatedPixelCNN, "RNN": PixelRNN}.items()
+    },
+    "clips without channels": lambda: SceneReader(width=2).watch(torch.zeros(2, 4, 32, 32)),
+    "log-weights of one example": lambda: vae.importance_weighted_bound(numbers(5), 5),
+    **{
+        f"logits of {len(shape)} axes, {name}": lambda f=f, shape=shape: f(numbers(*shape))
+        for shape in ((7,), (2, 3, 7))
+        for name, f in {
+            "top-k": lambda logits: decoding.keep_top_k(logits, 1),
+            "top-p": lambda logits: decoding.keep_top_p(logits, 0.5),
+            "penalty": lambda logits: decoding.penalise_repetition(logits, torch.tensor([[1]] * 2), 1.2),
+            "draw": decoding.draw,
+        }.items()
+    },
+    "tokens of other rows": lambda: decoding.penalise_repetition(numbers(3, 7), torch.tensor([[1]]), 1.2),
+    "a prompt without a batch": lambda: decoding.generate(gpt(), torch.tensor([5, 6]), max_new_tokens=2),
+    "a prompt without a batch, beams": lambda: decoding.beam_search(
+        gpt(), torch.tensor([5, 6]), max_new_tokens=2, num_beams=2
+    ),
+    "a text without a batch": lambda: decoding.log_prob(gpt(), torch.tensor([5, 6]), start=1),
+    "logits with NaN": lambda: sample_categorical(numbers(2, 3) * math.nan),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_would_pass_in_silence_is_named(name):
+    with pytest.raises(ValueError, match=r"shape|finite|labels|divide|nan"):
+        WRONG[name]()
+
+
+@pytest.mark.parametrize("real", [numbers(4, 1, 8, 8) * math.nan, numbers(4, 3, 8, 8), numbers(4, 8, 8)])
+def test_real_examples_are_looked_at_before_the_discriminator_learns_them(real):
+    torch.manual_seed(0)
+    generator, discriminator = Generator(8, latent_dim=2, width=2), Discriminator(8, width=2)
+    with pytest.raises(ValueError, match="finite|shape"):
+        fit_gan(generator, discriminator, iter([(real,)] * 2), steps=1)
+
+
+def test_series_of_any_type_have_one_forecast():
+    for series in (SERIES, SERIES.double()):
+        fitted = AR.fit(series, 1)
+        assert fitted.coefficients.dtype == torch.float64
+        assert torch.equal(fitted.forecast(series, 3).mean, fitted.forecast(series.double(), 3).mean)
+
+
+# --- types of weights ---
+
+NETWORKS = {
+    "generator": (lambda: Generator(8, latent_dim=2, width=2), (3, 2)),
+    "discriminator": (lambda: Discriminator(8, width=2), (3, 1, 8, 8)),
+    "style generator": (lambda: StyleGenerator(latent_dim=4, w_dim=4, channels=4, size=16), (3, 4)),
+    "patches": (lambda: PatchDiscriminator(width=2), (1, 3, 32, 32)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_take_noise_and_pictures_of_any_type(name, dtype):
+    build, shape = NETWORKS[name]
+    torch.manual_seed(0)
+    network, x = build().eval(), numbers(*shape)
+    expected = network(x)
+    found = network.to(dtype)(x)
+    torch.testing.assert_close(found.float(), expected, atol=0.2, rtol=0.05)
+    assert found.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_players_of_any_type_play(dtype):
+    torch.manual_seed(0)
+    generator, discriminator = Generator(8, latent_dim=2, width=2).to(dtype), Discriminator(8, width=2).to(dtype)
+    history = fit_gan(generator, discriminator, Batches(torch.rand(8, 1, 8, 8), batch_size=4), steps=2)
+    assert math.isfinite(history.generator_loss[-1])
+    assert generator.sample(2).dtype == dtype
+
+
+# --- whole numbers of numpy ---
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.int32, np.uint8])
+def test_numpys_whole_numbers_are_whole_numbers(kind):
+    seed_everything(kind(3))
+    after = torch.rand(2)
+    seed_everything(3)
+    assert torch.equal(after, torch.rand(2))
+    ours, theirs = (next(Batches(torch.arange(9), batch_size=n, seed=s)) for n, s in ((4, 3), (kind(4), kind(3))))
+    assert torch.equal(ours[0], theirs[0])
+    filters = [style_transfer.RandomFeatures(seed=seed).filters for seed in (3, kind(3))]
+    assert torch.equal(*filters)
+    rows = [draw(2, 3, split="train", combinations="seen", seed=seed) for seed in (3, kind(3))]
+    assert torch.equal(*rows)
