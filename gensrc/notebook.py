@@ -46,6 +46,9 @@ class Run:
     seed: int
     device: torch.device
 
+    def __post_init__(self) -> None:
+        begun.append(self)
+
     @property
     def full(self) -> bool:
         return self.profile == "full"
@@ -63,7 +66,7 @@ class Run:
 
 
 begun: list[Run] = []
-"""What `start` has returned so far. The last one's profile decides between the two tolerances of a report."""
+"""All that were made so far. The last one's profile decides between the two tolerances of a report."""
 
 
 def start(chapter: str, *, profile: str = "quick", seed: int = 0) -> Run:
@@ -80,8 +83,7 @@ def start(chapter: str, *, profile: str = "quick", seed: int = 0) -> Run:
 
     training.seed_everything(seed)
     plots.style()
-    begun.append(Run(chapter, profile, int(seed), training.device()))
-    return begun[-1]
+    return Run(chapter, profile, int(seed), training.device())
 
 
 def report(

@@ -48,7 +48,8 @@ def report_line(label: str, value: float, unit: str, *, rel: float | None = None
     The number is printed with two digits more than the tolerance resolves, so that rounding never decides a comparison.
 
     Raises ValueError for a value that is not finite, for no or two tolerances, for one that is not positive and finite,
-    for a relative one of 100 % or more, which zero would meet, and for a relative one of zero, which only zero meets.
+    for a relative one of 100 % or more, which zero would meet, for one of zero, which only zero meets, and for
+    a label or a unit that would not be read back.
     """
     if not math.isfinite(value):
         raise ValueError(f"{label}: {value} is no finite number; a report must have one")
@@ -64,7 +65,11 @@ def report_line(label: str, value: float, unit: str, *, rel: float | None = None
         raise ValueError(f"{label}: no number but zero lies within a share of zero; give abs=")
     bound = f"{100 * width:g} %" if rel is not None else f"{width:g}"
     resolved = max(width * math.fabs(value), sys.float_info.min) if rel is not None else width
-    return f"{label} {ABOUT} {_rounded(value, resolved)}{' ' if unit else ''}{unit} ({PLUS_MINUS}{bound})"
+    line = f"{label} {ABOUT} {_rounded(value, resolved)}{' ' if unit else ''}{unit} ({PLUS_MINUS}{bound})"
+    read = Report.parse(line)
+    if read is None or (read.label, read.unit, read.bound) != (label, unit, bound):
+        raise ValueError(f"{label!r} in {unit!r} would not be read back: give a label and a unit of one line, trimmed")
+    return line
 
 
 def _rounded(value: float, resolution: float) -> str:
@@ -120,7 +125,7 @@ class Report:
     @property
     def void(self) -> bool:
         """Whether zero, or next to it, lies within the tolerance of this number, which is not zero: it says nothing."""
-        return self.value != 0 and self.allowed >= (1 - LEAST_SHARE) * abs(self.value)
+        return self.value.is_finite() and self.value != 0 and self.allowed >= (1 - LEAST_SHARE) * abs(self.value)
 
     def accepts(self, other: "Report") -> bool:
         """Whether a newly computed report agrees with this stored one. What is not finite equals nothing.

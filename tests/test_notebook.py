@@ -61,6 +61,14 @@ def test_report_refuses_wrong_values_and_tolerances(value, tolerance, message):
         notebook.report("x", value, **tolerance)
 
 
+@pytest.mark.parametrize(
+    ("label", "unit"), [("", ""), ("a\nb", ""), ("a", "n\nm"), ("a", " "), ("a", " m"), (" a", "")]
+)
+def test_report_refuses_what_would_not_be_read_back(label, unit):
+    with pytest.raises(ValueError, match="would not be read back"):
+        notebook.report(label, 1.0, unit, rel=0.1)
+
+
 def test_a_full_run_reports_with_the_tolerance_of_retrained_weights(capsys):
     for profile, line in (("quick", "x ≈ 100.00 (±0.1 %)"), ("full", "x ≈ 100.0 (±5 %)")):
         notebook.start("part/chapter", profile=profile)

@@ -26,6 +26,8 @@ MOST_BYTES = 3 * 2**20
 FREE_SECTIONS = 4
 LAST_SECTIONS = ("What the article gets wrong", "Exercises", "References")
 FOLDED = {"hide-cell", "hide-input"}
+# Others could keep a cell from being run or compared, or its output from being shown.
+TAGS = {*FOLDED, "remove-input", "colab", "parameters"}
 
 
 def check(root: Path, chapter: str) -> list[str]:
@@ -83,6 +85,12 @@ def short_cells(nb: Notebook) -> Problems:
 def _lines_of_code(code: str) -> int:
     """Lines that are neither blank nor comment."""
     return sum(1 for line in code.splitlines() if line.strip() and not line.lstrip().startswith("#"))
+
+
+def known_tags(nb: Notebook) -> Problems:
+    for number, cell in _numbered(nb):
+        for tag in sorted({*repository.tags(cell)} - TAGS):
+            yield f"code cell {number} is tagged {tag}; the tags of a chapter are {', '.join(sorted(TAGS))}"
 
 
 def executed_in_order(nb: Notebook) -> Problems:
@@ -208,6 +216,7 @@ RULES: tuple[Callable[[Notebook], Problems], ...] = (
     first_cells,
     kernel,
     short_cells,
+    known_tags,
     executed_in_order,
     as_the_run_left_it,
     quiet_outputs,

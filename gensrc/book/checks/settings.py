@@ -17,12 +17,15 @@ PARAMETERS = 'one cell tagged parameters must hold profile = "quick" and seed = 
 ENVIRONMENT_USED = "a cell uses the environment, on which no output may depend"
 START = {"profile": "profile", "seed": "seed"}  # what `notebook.start` has to be told, by keyword
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
+# IPython's own commands that change no settings and hide no code.
+MAGICS = {"pip", "matplotlib", "time", "timeit"}
 # Looking at every node of a book's cells takes a second; only those with such a word in them can break a rule.
 SETS = re.compile(r"\b(profile|seed)\b")
 DOES = re.compile(
     r"\.\s*(profile|seed)\s*(:.*)?[-+*/|&^%@<>]*=(?!=)"
-    r"|environb?\b|(get|put|unset|set_|%)\s*env|run_\w+_magic|%%"
-    r"|\bstart\s*\(|profile\s*="
+    r"|environb?\b|(get|put|unset)env|get_ipython|^\s*[%!]|\b(exec|eval)\b"
+    r"|\bstart\s*\(|profile\s*=",
+    re.MULTILINE,
 )
 
 
@@ -45,7 +48,7 @@ def _of_cell(source: str, tree: ast.Module) -> Iterator[str]:
         for name in sorted(START.keys() & _assigned(source, tree)):
             yield f"a cell sets {name}, which the cell tagged parameters alone may set"
     for node in ast.walk(tree) if DOES.search(source) else ():
-        if isinstance(node, ast.Attribute) and node.attr in START and not isinstance(node.ctx, ast.Load):
+        if isinstance(node, ast.Attribute) and node.attr in START and _sets_for_all(node):
             yield f"a cell sets {ast.unparse(node)}, which the cell tagged parameters alone may set"
         if ENVIRONMENT & {getattr(node, field, None) for field in ("id", "attr", "name")}:
             yield ENVIRONMENT_USED
@@ -53,12 +56,20 @@ def _of_cell(source: str, tree: ast.Module) -> Iterator[str]:
             yield from _of_call(node)
 
 
+def _sets_for_all(node: ast.Attribute) -> bool:
+    """Whether something is assigned to it, and not in an object of its own class."""
+    return not isinstance(node.ctx, ast.Load) and ast.unparse(node.value) != "self"
+
+
 def _assigned(source: str, tree: ast.Module) -> set[str]:
     """The names that the cell itself binds, in whatever way, and those that its functions declare global."""
     try:
         table = symtable.symtable(source, "cell", "exec")
     except SyntaxError:  # IPython's own syntax, of which `tree` is the Python
-        table = symtable.symtable(ast.unparse(tree), "cell", "exec")
+        try:
+            table = symtable.symtable(ast.unparse(tree), "cell", "exec")
+        except SyntaxError:  # as of an argument twice, at which the run will end
+            return set()
     here = {symbol.get_name() for symbol in table.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
     return here | {
         symbol.get_name() for inner in _inner(table) for symbol in inner.get_symbols() if symbol.is_declared_global()
@@ -74,12 +85,23 @@ def _inner(table: symtable.SymbolTable) -> Iterator[symtable.SymbolTable]:
 def _of_call(call: ast.Call) -> Iterator[str]:
     called = ast.unparse(call.func)
     told = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
-    starts = called.split(".")[-1] == "start" and (called.endswith("notebook.start") or START.keys() & told.keys())
-    if starts and (told != START or len(call.args) != 1):
-        yield "notebook.start must be told profile=profile and seed=seed, after the chapter's name"
-    elif told.get("profile", "profile") != "profile":
+    if called.endswith("notebook.start") or (called == "start" and START.keys() & told.keys()):
+        name = {"chapter": told.pop("chapter", "")} if "chapter" in told else call.args
+        if told != START or len(name) != 1:
+            yield "notebook.start must be told profile=profile and seed=seed, after the chapter's name"
+    elif told.get("profile", "").strip("'\"") in repository.PROFILES and told["profile"] != "profile":
         yield f"a cell sets profile={told['profile']}, which the cell tagged parameters alone may set"
-    if called.endswith(".run_cell_magic"):
-        yield "a cell begins with %%, behind which no check sees the code"
-    if called.endswith(".run_line_magic") and ast.unparse(call.args[0]) in ("'env'", "'set_env'"):
+    if called in ("exec", "eval") and len(call.args) == 1 and not call.keywords:
+        yield f"a cell calls {called} on its own names, where no check sees the code: give it a namespace"
+    if called.startswith("get_ipython()."):
+        yield from _of_ipython(called, call)
+
+
+def _of_ipython(called: str, call: ast.Call) -> Iterator[str]:
+    """What a line that begins with % or !, or a call of the same effect, may hide."""
+    given = [*call.args, *(keyword.value for keyword in call.keywords)]
+    words = [each.value for each in given if isinstance(each, ast.Constant)]
+    if {"env", "set_env"} & {*words}:
         yield ENVIRONMENT_USED
+    elif called != "get_ipython().run_line_magic" or not MAGICS & {*words}:
+        yield "a cell uses %, %% or ! of IPython, behind which no check sees the code"

@@ -197,6 +197,10 @@ def status(prints: Fingerprints, chapter: str) -> Status:
     code = code_of(nb)
     try:
         reasons = _reasons(prints, nb, stored, code)
+        if stored.get("chapter", chapter) != chapter:
+            reasons.append(f"its stamp is that of {stored['chapter']}")
+        folder = repository.notebook_path(prints.root, chapter).parent
+        reasons += [f"beside it lies {path.name}, of which no stamp tells" for path in sorted(folder.glob("*.py"))]
         full = _full_run(prints, chapter, code)
     except BookError as error:
         raise BookError(f"{chapter}: {error}") from error

@@ -10,6 +10,7 @@ has the stamp of an execution (`metadata.gensrc`), on one that imports gensrc, a
 notebooks/. Everybody else's notebooks are compared as nbval compares them.
 """
 
+import ast
 import re
 from collections.abc import Iterator
 from itertools import zip_longest
@@ -76,7 +77,6 @@ def _without_pixels(output: dict[str, Any]) -> dict[str, Any]:
 
 # nbval waits so long for an output that is still on its way; its own 5 seconds are too short beside other work.
 OUTPUT_TIMEOUT = 60
-IMPORT = re.compile(r"^[ \t]*(?:import|from)[ \t]+gensrc\b", re.MULTILINE)
 
 
 def pytest_itemcollected(item: Any) -> None:
@@ -92,10 +92,24 @@ def is_ours(nb: dict[str, Any], path: Path) -> bool:
     """Whether a notebook belongs to the book: stamped by it, using its module, or one of its files, run or not."""
     if "gensrc" in nb["metadata"]:
         return True
-    if any(cell["cell_type"] == "code" and IMPORT.search(cell["source"]) for cell in nb["cells"]):
+    if any(cell["cell_type"] == "code" and _imports_gensrc(cell["source"]) for cell in nb["cells"]):
         return True
     above = [folder.parent for folder in path.parents if folder.name == "notebooks"]
     return any((root / "gensrc" / "book" / "checks" / "tolerance.py").is_file() for root in above)
+
+
+def _imports_gensrc(source: str) -> bool:
+    """Whether this code imports the module; lines of IPython's own are passed over, a cell of another language too."""
+    if "gensrc" not in source or source.lstrip().startswith("%%"):
+        return False
+    python = re.sub(r"^([ \t]*)[%!?].*$", r"\1pass", source, flags=re.MULTILINE)
+    try:
+        nodes = [*ast.walk(ast.parse(python))]
+    except SyntaxError:
+        return False
+    named = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    named += [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return any(name.partition(".")[0] == "gensrc" for name in named)
 
 
 def _compare_with_tolerance(cell: Any) -> None:

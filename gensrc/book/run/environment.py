@@ -9,8 +9,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 # Precision, instruction sets and libraries' ways to compute; of Python, whether it runs assertions, and what first.
-FAMILIES = ("GENSRC_", "ATEN_", "ONEDNN_", "DNNL_", "MKL_", "OPENBLAS_", "OMP_", "KMP_", "TORCH", "PYTORCH_", "CUBLAS_")
-NAMES = ("NVIDIA_TF32_OVERRIDE", "PYTHONOPTIMIZE", "PYTHONSTARTUP", "MPLBACKEND")
+FAMILIES = ("GENSRC_", "ATEN_", "ONEDNN_", "DNNL_", "MKL_", "OPENBLAS_", "OMP_", "KMP_", "TORCH", "PYTORCH_", "NPY_")
+NAMES = (
+    "CUBLAS_WORKSPACE_CONFIG",
+    "NVIDIA_TF32_OVERRIDE",
+    "PYTHONOPTIMIZE",
+    "PYTHONSTARTUP",
+    "PYTHONHASHSEED",
+    "MPLBACKEND",
+    "GLIBC_TUNABLES",
+)
+OF_LIBRARIES = ("KMP_", "MPLBACKEND", "TORCHINDUCTOR_")  # scikit-learn, Jupyter and torch set these by themselves
 # Where files lie, and the threads, which the plan of a run decides.
 FREE = ("GENSRC_DATA", "GENSRC_TRACE", "TORCH_HOME", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -22,6 +31,11 @@ def steering(environment: Mapping[str, str]) -> dict[str, str]:
         for name, value in sorted(environment.items())
         if (name.startswith(FAMILIES) or name in NAMES) and name not in FREE
     }
+
+
+def told(kernel: Mapping[str, str]) -> dict[str, str]:
+    """The same of what a kernel has seen at its end, where libraries have set some of their own."""
+    return {name: value for name, value in steering(kernel).items() if not name.startswith(OF_LIBRARIES)}
 
 
 def for_run(environment: Mapping[str, str], committed: bool, folder: Path) -> dict[str, str]:

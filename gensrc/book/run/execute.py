@@ -123,31 +123,45 @@ def needed(plan: Plan) -> list[str]:
 def execute(plan: Plan, chapters: list[str]) -> bool:
     """Run the chapters; True if all succeeded. A failure stops no other chapter.
 
-    A chapter that another process is executing is left to that. Raises BookError before anything has started if one
-    cannot be run as asked, or what comes of it could not be stored; OSError at the end if not all could be said.
+    A chapter that another process is executing is left to that, and waited for. Raises BookError before anything has
+    started if one cannot be run as asked, or what comes of it could not be stored; OSError at the end if not all could
+    be said.
     """
     storage.check([plan.root / "_build", *plan.targets(chapters)])
     progress = Progress(sys.stdout)
     with contextlib.ExitStack() as locks:
-        runs = []
+        runs, left = [], []
         for chapter in chapters:
-            if held := _lock(plan, chapter, progress):
-                runs.append(Run(plan, chapter, progress, locks.enter_context(held)))
+            try:
+                held = locks.enter_context(lock.take(_lock_path(plan, chapter)))
+            except lock.TakenError as other:
+                progress.say(f"– {chapter}: it is being executed by another process ({other}), and is left to that.")
+                left.append(chapter)
+            else:
+                runs.append(Run(plan, chapter, progress, held))
         for note in [*_other_versions(runs), *_left_out(plan)]:
             progress.say(f"note: {note}")
         succeeded = _side_by_side(runs, plan.jobs)
+    succeeded &= _others_succeeded(plan, left, progress)
     if progress.lost:
         raise progress.lost
     return succeeded
 
 
-def _lock(plan: Plan, chapter: str, progress: Progress) -> TextIO | None:
-    """What holds the chapter for this process; None, said, if another process is executing it."""
-    try:
-        return lock.take(plan.root / "_build" / "executing" / f"{plan.folder.name}-{chapter.replace('/', '-')}.lock")
-    except lock.TakenError as other:
-        progress.say(f"– {chapter}: it is being executed by another process ({other}), and is left to that.")
-        return None
+def _lock_path(plan: Plan, chapter: str) -> Path:
+    return plan.root / "_build" / "executing" / f"{plan.folder.name}-{chapter.replace('/', '-')}.lock"
+
+
+def _others_succeeded(plan: Plan, left: list[str], progress: Progress) -> bool:
+    """Wait for what other processes execute, so that whatever comes next finds it done; True if it is."""
+    if not left:
+        return True
+    for chapter in left:
+        lock.take(_lock_path(plan, chapter), wait=True).close()
+    undone = {*left} & {*needed(plan)} if plan.committed else set()
+    for chapter in sorted(undone):
+        progress.say(f"✗ {chapter}: the other process has left it stale.")
+    return not undone
 
 
 def _side_by_side(runs: list["Run"], jobs: int) -> bool:
@@ -299,7 +313,7 @@ class Run:
                 f"Jupyter's kernel python3 runs another Python ({facts['prefix']}), whose versions are not "
                 "the pinned ones: remove that kernel (jupyter kernelspec remove python3) or repair it."
             )
-        self._check_settings(facts["settings"])
+        self._check_settings(facts["settings"], environment.told(facts["environment"]))
         clean.clean(nb)
         reports = records.reports(nb)
         for report in reports:
@@ -318,8 +332,10 @@ class Run:
             atomic.write(place, self.made[ending])
         return f"copy in {copy.relative_to(self.plan.root)}"
 
-    def _check_settings(self, seen: list[str]) -> None:
-        """A run that saw another profile or seed than the planned ones, however it came by them, is not stored."""
+    def _check_settings(self, seen: list[str], steering: dict[str, str]) -> None:
+        """A run that saw other settings than the planned ones, however it came by them, is not stored."""
+        for name in steering if self.plan.committed else ():
+            raise RunError(f"its kernel saw {name}={steering[name]}, set by a kernelspec or by a cell: take that out.")
         planned = f"profile {self.plan.profile!r} and seed {self.plan.seed!r}"
         for other in (settings for settings in seen if settings != planned):
             raise RunError(f"it was to run with {planned}, but a cell changed that to {other}: take that out.")
@@ -337,7 +353,7 @@ class Run:
             "hardware": _hardware(facts, facts["threads"] or self.plan.threads),
             "instructions": facts["instructions"],
             "precision": facts["precision"],
-            "environment": {} if self.plan.committed else environment.steering(os.environ),
+            "environment": environment.told(facts["environment"]),
             "seconds": facts["seconds"],
             "peak_mb": facts["peak_mb"],
             "verified": datetime.datetime.now(datetime.UTC).date().isoformat(),

@@ -22,13 +22,14 @@ FACTS = "application/vnd.gensrc.facts+json"
 # How the kernel computed, and each profile and seed that its cells have seen, of which there should be one.
 SETTINGS = """
 def _gensrc_settings():
-    import sys
+    import os, sys
     torch, notebook, training = (sys.modules.get(name) for name in ("torch", "gensrc.notebook", "gensrc.training"))
     kind = getattr(notebook, "Run", ())
     runs = [*getattr(notebook, "begun", []), *(each for each in [*globals().values()] if isinstance(each, kind))]
     seen = [(globals().get("profile"), globals().get("seed")), *((run.profile, run.seed) for run in runs)]
     return {
         "settings": sorted({f"profile {profile!r} and seed {seed!r}" for profile, seed in seen}),
+        "environment": dict(os.environ),
         "threads": torch.get_num_threads() if torch else 0,
         "instructions": torch.backends.cpu.get_cpu_capability() if torch else "",
         "precision": str(training.precision(training.device())) if hasattr(training, "precision") else "",

@@ -102,6 +102,10 @@ def test_what_is_allowed(book: Any) -> None:
         (output(shown({"image/png": "AAAA"}, FIGURE | {"alt": "A line."})), "needs an alt text of 20 characters"),
         (output(shown({"image/png": "AAAA"}, FIGURE | {"caption": " "})), "code cell 3 needs a caption"),
         (output(*[shown({"image/png": "AAAA"}, FIGURE)] * 2), "code cell 3 shows 2 figures"),
+        (
+            lambda nb: nb.cells[3].metadata.update(tags=["nbval-skip"]),
+            "code cell 3 is tagged nbval-skip; the tags of a",
+        ),
         (output(new_output("error", ename="ValueError", evalue="no")), "stores an error: ValueError: no"),
         (
             output(new_output("stream", name="stdout", text="end\ngain ≈ 0.40 nats (±0.6)\n")),

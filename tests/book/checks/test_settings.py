@@ -24,6 +24,11 @@ def problems(book: Any, *cells: Any) -> list[str]:
         "batches = Batches(x, seed=run.seed)\nenv = environment = 3\nlabel = 'os.environ'",
         "thread.start()\nstart = race.start(7)",
         "%matplotlib inline\nprint(seed)",
+        "class Draws:\n    def __init__(self, seed):\n        self.seed = seed",
+        "plot(profile=wide)\nmake(profile=run.profile)\nsampler.start(seed=3)",
+        "notebook.start(chapter='2-part/03-vae', profile=profile, seed=seed)",
+        "exec(listing, {})\nexec(listing, place := {})",
+        "def f(seed, seed): pass",  # whoever runs it will be told
     ],
 )
 def test_what_chapters_do_with_their_settings_is_no_problem(book: Any, cell: str) -> None:
@@ -57,7 +62,7 @@ def test_what_chapters_do_with_their_settings_is_no_problem(book: Any, cell: str
 )
 def test_only_the_parameters_cell_may_set_them(book: Any, cell: str, name: str) -> None:
     found = problems(book, START, cell.replace("{}", name))
-    assert found == [f"a cell sets {name}, which the cell tagged parameters alone may set"]
+    assert found[:1] == [f"a cell sets {name}, which the cell tagged parameters alone may set"]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +77,13 @@ def test_only_the_parameters_cell_may_set_them(book: Any, cell: str, name: str) 
         ("%env GENSRC_PRECISION=float32", "a cell uses the environment, "),
         ("%set_env GENSRC_PRECISION float32", "a cell uses the environment, "),
         ("get_ipython().run_line_magic('env', 'A=b')", "a cell uses the environment, "),
-        ("%%capture\nprofile = 'full'", "a cell begins with %%, "),
+        ("get_ipython().run_line_magic(magic_name='env', line='A=b')", "a cell uses the environment, "),
+        ("%%capture\nprofile = 'full'", "a cell uses %, %% or ! of IPython, "),
+        ("%run -i other.py", "a cell uses %, %% or ! of IPython, "),
+        ("!python other.py", "a cell uses %, %% or ! of IPython, "),
+        ("get_ipython().run_cell('seed = 7')", "a cell uses %, %% or ! of IPython, "),
+        ("get_ipython().push({'seed': 7})", "a cell uses %, %% or ! of IPython, "),
+        ("exec('seed = 7')", "a cell calls exec on its own names, "),
         ("run = notebook.start('x', profile='full', seed=seed)", "notebook.start must be told "),
         ("run = notebook.start('x', profile=profile, seed=7)", "notebook.start must be told "),
         ("run = gensrc.notebook.start('x')", "notebook.start must be told "),

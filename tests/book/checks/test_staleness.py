@@ -30,7 +30,13 @@ def mark(book: Any, chapter: str = CHAPTER, files: tuple[str, ...] = ("gensrc/da
         if cell.cell_type == "code":
             cell.execution_count = number
     parts = staleness.Fingerprints(book.root).parts(staleness.code_of(nb), list(files), "quick", 0)
-    facts = {"hash": staleness.digest(parts), "files": list(files), "verified": "2026-11-21", "seconds": 61.4}
+    facts = {
+        "chapter": chapter,
+        "hash": staleness.digest(parts),
+        "files": list(files),
+        "verified": "2026-11-21",
+        "seconds": 61.4,
+    }
     nb.metadata["gensrc"] = stamp.sealed({"parts": parts} | facts, nb)
     book.save(chapter, nb)
 
@@ -279,6 +285,15 @@ def test_outputs_that_no_run_has_left_are_noticed(book: Any, change: Any) -> Non
 def test_a_stamp_that_was_edited_is_noticed(stamped: Any, fact: str, value: object) -> None:
     edit(stamped, lambda nb: nb.metadata["gensrc"].update({fact: value}))
     assert reasons(stamped) == [stamp.EDITED]
+
+
+def test_a_copied_chapter_and_code_beside_it_are_noticed(stamped: Any) -> None:
+    copy = stamped.path(CHAPTER).with_name("99-copied.ipynb")
+    copy.write_bytes(stamped.path(CHAPTER).read_bytes())
+    (found,) = (row.reasons for row in staleness.of_book(stamped.root) if row.chapter.endswith("99-copied"))
+    assert found == [f"its stamp is that of {CHAPTER}"]
+    copy.with_name("helper.py").touch()
+    assert reasons(stamped) == ["beside it lies helper.py, of which no stamp tells"]
 
 
 def test_a_stamp_that_does_not_tell_of_its_outputs_is_stale(stamped: Any) -> None:

@@ -214,7 +214,12 @@ STAMP: dict[str, Any] = {"gensrc": {}}
         ({}, "1", str(ROOT / "notebooks/1-foundations/99-new.ipynb"), True),
         ({}, "1", str(ROOT / "tests/notebook.ipynb"), False),
         ({}, "1", "notebooks/a.ipynb", False),
+        ({}, "import torch, gensrc.data as data", "a.ipynb", True),
+        ({}, "%matplotlib inline\nif True:\n    !ls\n    import gensrc", "a.ipynb", True),
         ({}, "import gensrc_of_another\nprint('import gensrc')", "a.ipynb", False),
+        ({}, "text = '''\nimport gensrc here\n'''", "a.ipynb", False),
+        ({}, "%%bash\nimport gensrc", "a.ipynb", False),
+        ({}, "import gensrc-x", "a.ipynb", False),
     ],
 )
 def test_a_notebook_is_ours_by_its_stamp_its_imports_or_its_place(

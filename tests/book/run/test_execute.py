@@ -58,6 +58,7 @@ def no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
         run.made[".ipynb"] = nbformat.writes(nb)
         seen = f"profile {names['profile']!r} and seed {names['seed']!r}"
         facts = {"python": "3.11.0", "torch": "", "gpu": "", "gpu_peak_mb": 0, "settings": [seen]}
+        facts["environment"] = {} if run.plan.committed else {**os.environ}
         facts |= {"instructions": "", "precision": "", "threads": 0}
         return facts | {"prefix": sys.prefix, "seconds": 1.0, "peak_mb": 100}
 
@@ -424,17 +425,26 @@ def test_what_cannot_be_said_ends_no_chapter(book: Any, monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("no_kernel")
-def test_a_chapter_that_another_process_executes_is_left_to_it(book: Any) -> None:
+def test_a_chapter_that_another_process_executes_is_left_to_it_and_waited_for(
+    book: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     book.chapter(A, "print(1)")
     book.chapter(B, "print(2)")
-    before = book.path(A).read_bytes()
-    with lock.take(book.root / f"_build/executing/quick-{A.replace('/', '-')}.lock"):
-        status, said = book.run("execute")
-        assert status == 0
-        assert f"– {A}: it is being executed by another process ({os.getpid()}), and is left to that.\n" in said
-        assert f"✓ {B}: " in said
-        assert book.path(A).read_bytes() == before
+    before, take = book.path(A).read_bytes(), lock.take
+    with take(book.root / f"_build/executing/quick-{A.replace('/', '-')}.lock") as held:
         assert book.run("execute", "--profile", "full", A)[0] == 0, "what stores elsewhere is no double work"
+
+        def ended(path: Path, *, wait: bool = False) -> Any:
+            if wait:
+                held.close()  # as the other process does when it ends
+            return take(path, wait=wait)
+
+        monkeypatch.setattr(lock, "take", ended)
+        status, said = book.run("execute")
+    assert f"– {A}: it is being executed by another process ({os.getpid()}), and is left to that.\n" in said
+    assert f"✓ {B}: " in said
+    assert (status, f"✗ {A}: the other process has left it stale.\n" in said) == (1, True)
+    assert book.path(A).read_bytes() == before
     assert f"✓ {A}: " in book.run("execute")[1]
 
 
@@ -563,7 +573,9 @@ def test_nothing_starts_if_one_chapter_cannot_be_run(chapter: Any, code_cell: An
 
 
 @pytest.mark.usefixtures("no_kernel")
-@pytest.mark.parametrize("cell", ["exec('profile = \"full\"')", "globals().update(seed=7)", "vars()['seed'] = 0.0"])
+@pytest.mark.parametrize(
+    "cell", ["exec('profile = \"full\"', globals())", "globals().update(seed=7)", "vars()['seed'] = 0.0"]
+)
 def test_a_run_that_saw_other_settings_is_not_stored(book: Any, cell: str) -> None:
     book.chapter(A, cell, "print(seed, profile)")
     before = book.path(A).read_bytes()
@@ -571,6 +583,21 @@ def test_a_run_that_saw_other_settings_is_not_stored(book: Any, cell: str) -> No
     assert status == 1
     assert f"✗ {A}: it was to run with profile 'quick' and seed 0, but a cell changed that to profile " in said
     assert book.path(A).read_bytes() == before
+
+
+def test_a_run_whose_kernel_saw_a_setting_of_the_environment_is_not_stored(
+    book: Any, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As a kernelspec may set it."""
+    share = tmp_path_factory.mktemp("share")
+    spec = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "language": "python"}
+    spec |= {"display_name": "mine", "env": {"GENSRC_PRECISION": "float32"}}
+    (share / "kernels/python3").mkdir(parents=True)
+    (share / "kernels/python3/kernel.json").write_text(json.dumps(spec), encoding="utf8")
+    monkeypatch.setenv("JUPYTER_PATH", str(share))
+    book.chapter(A, "print(1)")
+    status, said = book.run("execute")
+    assert (status, "its kernel saw GENSRC_PRECISION=float32, set by a kernelspec" in said) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -633,13 +660,14 @@ def test_nobodys_own_startup_files_and_styles_come_into_a_run(
 def test_the_stamp_names_the_instruction_set_the_precision_and_the_threads_that_were_used(
     chapter: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    here = torch.backends.cpu.get_cpu_capability()  # torch looks once, when it is asked
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
     arithmetic = "def device(): return 'cpu'\ndef precision(device): return 'float32 on ' + device\n"
     chapter.write("gensrc/training.py", arithmetic)
     chapter.chapter(A, "import torch\nfrom gensrc import training\ntorch.set_num_threads(2)")
     assert chapter.run("execute")[0] == 0
     facts = chapter.read(A).metadata.gensrc
-    assert (facts.instructions, facts.precision) == (torch.backends.cpu.get_cpu_capability(), "float32 on cpu")
+    assert (facts.instructions, facts.precision) == (here, "float32 on cpu")
     assert ", 2 threads of" in facts.hardware
     assert chapter.run("execute", "--profile", "full")[0] == 0
     record = json.loads((chapter.root / f"book/results/{A}.json").read_text(encoding="utf8"))
