@@ -67,8 +67,10 @@ def report_line(label: str, value: float, unit: str, *, rel: float | None = None
     resolved = max(width * math.fabs(value), sys.float_info.min) if rel is not None else width
     line = f"{label} {ABOUT} {_rounded(value, resolved)}{' ' if unit else ''}{unit} ({PLUS_MINUS}{bound})"
     read = Report.parse(line)
-    if read is None or (read.label, read.unit, read.bound) != (label, unit, bound):
-        raise ValueError(f"{label!r} in {unit!r} would not be read back: give a label and a unit of one line, trimmed")
+    if read is None or (read.label, read.unit, read.bound) != (label.strip(), unit, bound):
+        raise ValueError(
+            f"{label!r} in {unit!r} would not be read back: give a label of one line, and a unit without space around it"
+        )
     return line
 
 
