@@ -68,9 +68,7 @@ def report_line(label: str, value: float, unit: str, *, rel: float | None = None
     line = f"{label} {ABOUT} {_rounded(value, resolved)}{' ' if unit else ''}{unit} ({PLUS_MINUS}{bound})"
     read = Report.parse(line)
     if read is None or (read.label, read.unit, read.bound) != (label.strip(), unit, bound):
-        raise ValueError(
-            f"{label!r} in {unit!r} would not be read back: give a label of one line, and a unit without space around it"
-        )
+        raise ValueError(f"{label!r} in {unit!r} would not be read back: use one line, and no space around the unit")
     return line
 
 
