@@ -106,9 +106,15 @@ def log_prob(
 ) -> Float[Tensor, " batch"]:
     """log p of the tokens from position `start` on, given those before, in nats.
 
-    PAD after the end is ignored.
+    PAD after the end is ignored. Raises ValueError for a start that leaves no token
+    before it or after it.
     """
     check_shape(ids, (None,), "texts")
+    if not 1 <= start < ids.shape[1]:
+        raise ValueError(
+            f"start must lie between 1 and {ids.shape[1] - 1}, the last place in these "
+            f"texts, not {start}"
+        )
     later = ids.shape[1] - start
     decoder = IncrementalDecoder(
         model, ids[:, :start], max_new_tokens=later, source=source

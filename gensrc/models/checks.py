@@ -39,15 +39,19 @@ def readable(x: Tensor) -> bool:
 
 
 def check_sizes(*, least: int = 1, **sizes: int) -> None:
-    """Raises ValueError for a size below `least`, named by its keyword."""
+    """Raises ValueError for a size that is no whole number or below `least`, named by
+    its keyword."""
     for name, size in sizes.items():
+        if not hasattr(size, "__index__"):
+            raise ValueError(f"{name} must be a whole number, not {size}")
         if size < least:
             raise ValueError(f"{name} must be at least {least}, not {size}")
 
 
 def check_shape(x: Tensor, shape: tuple[int | None, ...], what: str) -> None:
     """Raises ValueError unless x, a batch of `what`, has this shape after its first
-    axis; None is any size from 1 on."""
+    axis, which is not empty; None is any size from 1 on."""
+    check_some(x, what)
     given = tuple(x.shape[1:])
     if len(given) == len(shape) and all(
         size == (size or 1 if wish is None else wish)
@@ -60,6 +64,12 @@ def check_shape(x: Tensor, shape: tuple[int | None, ...], what: str) -> None:
         "or remove axes (unsqueeze(1) adds that of one channel), resize or convert "
         "them, or build the model for theirs"
     )
+
+
+def check_some(x: Tensor, what: str) -> None:
+    """Raises ValueError for a batch of nothing, whose mean is NaN."""
+    if x.ndim > 0 and len(x) == 0:
+        raise ValueError(f"there are no {what}: give one at least")
 
 
 def check_last(x: Tensor, shape: Sequence[int], what: str) -> None:
@@ -161,6 +171,7 @@ def check_texts(ids: Tensor, count: int, what: str, advice: str) -> None:
             f"{what} must have the shape (batch, time), not {tuple(ids.shape)}: put a "
             "single row into a batch by [None]"
         )
+    check_some(ids, what)
     if ids.shape[1] == 0:
         raise ValueError(f"there are no {what}: a text needs at least one")
     check_ids(ids, count, what, advice)

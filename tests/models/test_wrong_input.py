@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gensrc import decoding
+from gensrc import decoding, training
 from gensrc.data.handwriting import draw
 from gensrc.data.speech import mu_law
 from gensrc.evaluation.scene_judge import SceneReader
@@ -24,9 +24,11 @@ from gensrc.models.pixels.pixel_rnn import PixelRNN
 from gensrc.models.pixels.pixelcnn import PixelCNN
 from gensrc.models.sequences.autoregression import AR
 from gensrc.models.sequences.ngram import NGram
+from gensrc.models.sequences.recurrent import RecurrentLM
 from gensrc.models.vae import hierarchical, vae
 from gensrc.training import Batches, fit_gan, seed_everything
 from tests.decoding.test_incremental import gpt
+from tests.models.cases import CASES
 
 
 @pytest.fixture(autouse=True)
@@ -193,3 +195,132 @@ def test_numpys_whole_numbers_are_whole_numbers(kind):
     assert torch.equal(*filters)
     rows = [draw(2, 3, split="train", combinations="seen", seed=seed) for seed in (3, kind(3))]
     assert torch.equal(*rows)
+
+
+# --- numbers and batches with which nothing can begin ---
+
+
+class Line(torch.nn.Linear):
+    def __init__(self):
+        super().__init__(2, 1)
+
+    def loss(self, x):
+        return self(x).square().mean()
+
+
+def rows():
+    return Batches(torch.rand(8, 2), batch_size=4)
+
+
+def start_training(**settings):
+    model = Line().eval()
+    try:
+        training.fit(model, rows(), **{"steps": 2, **settings})
+    finally:
+        assert not model.training
+
+
+def start_game(**settings):
+    players = Generator(8, latent_dim=2, width=2), Discriminator(8, width=2)
+    fit_gan(*players, Batches(torch.rand(8, 1, 8, 8), batch_size=4), **{"steps": 2, **settings})
+
+
+def start_updates(**settings):
+    model = Line()
+    settings = {"steps": 2, **settings}
+    training.fit_updates(lambda *_: {"loss": torch.zeros(())}, model, rows(), optimizers=[], **settings)
+
+
+def start_windows(**settings):
+    lm = RecurrentLM(vocab_size=4, embed_dim=2, hidden_dim=2)
+    training.fit_tbptt(lm, torch.zeros(2, 8).long(), window=4, **{"steps": 2, **settings})
+
+
+NAMED = {
+    **{
+        f"{start.__name__} with {name}={value}": (
+            lambda start=start, name=name, value=value: start(**{name: value}),
+            name,
+        )
+        for start in (start_training, start_game, start_updates, start_windows)
+        for name, values in {
+            "steps": (2.5, -3, math.nan),
+            "log_every": (0, -1, 2.5),
+            "save_seconds": (math.nan,),
+        }.items()
+        for value in values
+    },
+    **{
+        f"{start.__name__} with clip={clip}": (lambda start=start, clip=clip: start(clip=clip), "clip")
+        for start in (start_training, start_windows)
+        for clip in (-1, 0, math.nan)
+    },
+    "a start before the text": (
+        lambda: decoding.log_prob(gpt(), torch.tensor([[5, 6, 7]]), start=-1),
+        "start must lie",
+    ),
+    "a start at nothing": (lambda: decoding.log_prob(gpt(), torch.tensor([[5, 6, 7]]), start=0), "start must lie"),
+    "a start after the text": (lambda: decoding.log_prob(gpt(), torch.tensor([[5, 6, 7]]), start=3), "start must lie"),
+    "no forecast": (lambda: MODEL.forecast(SERIES, 0), "steps must be at least 1"),
+    "a constant series": (lambda: AR.fit(torch.full((40,), 3.0), 1), "constant"),
+    "a line": (lambda: AR.fit(torch.arange(40.0), 2), "exactly"),
+    "rows with NaN": (
+        lambda: training.RaggedBatches([torch.rand(3), WITH_A_GAP], batch_size=1, padding=-1),
+        "rows at place 0 .* finite",
+    ),
+    "an array with NaN": (lambda: Batches(WITH_A_GAP.numpy(), batch_size=4), "finite"),
+    "complex numbers with NaN": (lambda: Batches(torch.complex(SERIES, WITH_A_GAP), batch_size=4), "finite"),
+    "a complex array with NaN": (lambda: Batches(1j * WITH_A_GAP.numpy(), batch_size=4), "finite"),
+    "no rows to fill up": (lambda: training.pad([], 0), "no rows"),
+    "no samples of a posterior": (
+        lambda: vae.VAE(image_shape=(1, 4, 4)).log_weights(torch.rand(2, 1, 4, 4), 0),
+        "k must be at least 1",
+    ),
+    **{
+        f"no samples of a hierarchy, {name}": (
+            lambda call=call: call(hierarchy(), torch.rand(2, 1, 4, 4)),
+            "must be at least 1",
+        )
+        for name, call in {
+            "means": lambda model, x: model.posterior_means(x, samples=0),
+            "weights": lambda model, x: model.log_weights(x, 0),
+        }.items()
+    },
+    "no pictures in training": (
+        lambda: Tokenizer(codebook_size=4, width=4).quantize(torch.rand(0, 3, 8, 8)),
+        "no pictures",
+    ),
+    "no real examples": (
+        lambda: adversarial.update_discriminator(
+            Generator(8, latent_dim=2, width=2), Discriminator(8, width=2), None, torch.rand(0, 1, 8, 8), numbers(0, 2)
+        ),
+        "no real examples",
+    ),
+}
+
+
+def hierarchy():
+    return hierarchical.HierarchicalVAE(image_shape=(1, 4, 4), latent_dims=(2, 2), hidden_dim=4).eval()
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_what_cannot_begin_is_named(name):
+    call, message = NAMED[name]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_batch_of_nothing_is_named(name):
+    case = CASES[name]
+    with pytest.raises(ValueError, match="there are no .*at least"):
+        case.model().loss(*(part[:0] for part in case.batch()))
+
+
+@pytest.mark.parametrize("level", [1e3, 1e6, 1e9])
+def test_a_fit_does_not_depend_on_the_level(level):
+    series = MODEL.simulate(500, generator=torch.Generator().manual_seed(0))
+    low, high = AR.fit(series, 2), AR.fit(series + level, 2)
+    torch.testing.assert_close(high.coefficients, low.coefficients, rtol=1e-5, atol=1e-5)
+    assert high.sigma == pytest.approx(low.sigma, rel=1e-5)
+    assert high.forecast(series + level, 3).mean - level == pytest.approx(low.forecast(series, 3).mean, abs=1e-4)

@@ -21,7 +21,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from gensrc.models.checks import check_finite, check_last, check_same_shape, widened
+from gensrc.models.checks import (
+    check_finite,
+    check_last,
+    check_same_shape,
+    check_some,
+    widened,
+)
 
 # --- Losses of logits -----------------------------------------------------------------
 
@@ -144,6 +150,7 @@ def update_discriminator(
     the generator's.
     """
     check_finite(real, "real examples")
+    check_some(real, "real examples")
     told = () if labels is None else (labels,)
     with autocast():
         with torch.no_grad():

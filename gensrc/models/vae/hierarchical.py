@@ -36,6 +36,7 @@ from gensrc.models.checks import (
     check_range,
     check_same_shape,
     check_shape,
+    check_sizes,
     widened,
 )
 from gensrc.models.vae.vae import BROKEN, gaussian_log_prob
@@ -229,7 +230,11 @@ class HierarchicalVAE(nn.Module):
         samples: int = 50,
         generator: torch.Generator | None = None,
     ) -> list[Float[Tensor, "b d"]]:
-        """E[z_i | x] under q for each layer, averaged over `samples` samples."""
+        """E[z_i | x] under q for each layer, averaged over `samples` samples.
+
+        Raises ValueError for no sample.
+        """
+        check_sizes(samples=samples)
         return [layer.q.mean.mean(0) for layer in self.infer(x, samples, generator)]
 
     # --- the bounds ---
@@ -257,7 +262,11 @@ class HierarchicalVAE(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "b k"]:
-        """log p(x, z) / q(z | x) for k samples of all layers an example, in nats."""
+        """log p(x, z) / q(z | x) for k samples of all layers an example, in nats.
+
+        Raises ValueError for no sample.
+        """
+        check_sizes(k=k)
         self._check_range(x)
         layers = self.infer(x, k, generator)
         log_likelihood = self.decode(layers[0].z).log_prob(x).flatten(2).sum(2)

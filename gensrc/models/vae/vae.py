@@ -271,8 +271,9 @@ class VAE(nn.Module):
     ) -> Float[Tensor, "b k"]:
         """log p(x, z) / q(z|x) for k samples of z ~ q(z|x) an example, in nats.
 
-        Raises ValueError as `elbo` does.
+        Raises ValueError as `elbo` does, and for no sample.
         """
+        check_sizes(k=k)
         self._check_range(x)
         mean, log_var = self.encode(x)
         noise = _noise((k, *mean.shape), mean, generator)
