@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD
-from gensrc.models.checks import check_shape
+from gensrc.models.checks import check_shape, check_whole
 from gensrc.models.transformers.cache import KeyValueCache
 from gensrc.models.transformers.transformer import Stack, Transformer, token_mask
 
@@ -139,6 +139,7 @@ def check_prompt(prompt: Tensor, max_new_tokens: int) -> None:
         raise ValueError(
             "the prompt is empty: begin with a token at least, such as BOS"
         )
+    check_whole(prompt, "prompts", "encode the text with the model's own vocabulary")
     real = prompt != PAD
     if not bool(real[:, -1].all()) or bool((real[:, 1:] < real[:, :-1]).any()):
         raise ValueError(

@@ -124,7 +124,7 @@ def check_range(x: Tensor, who: str, advice: str) -> None:
     low, high = (float(end) for end in x.detach().aminmax())
     if not (low >= -SLACK and high <= 1 + SLACK):  # NaN fails this too
         raise ValueError(
-            f"{who} wants pixels in [0, 1], these span [{low:.3g}, {high:.3g}]: "
+            f"{who} wants pixels in [0, 1], these span [{low:.7g}, {high:.7g}]: "
             f"{advice}"
         )
 
@@ -141,7 +141,7 @@ def check_levels(x: Tensor, levels: int) -> None:
     if not readable(x):
         return
     steps = x * (levels - 1)
-    if (steps - steps.round()).abs().max() > 1e-3:
+    if (steps - steps.round()).abs().max() > max(1e-3, 1.1 * SLACK * (levels - 1)):
         change = "binarise" if levels == 2 else "round"
         raise ValueError(
             f"a pixel lies between two of the {levels} levels: {change} the pictures "
@@ -149,11 +149,19 @@ def check_levels(x: Tensor, levels: int) -> None:
         )
 
 
+def check_whole(ids: Tensor, what: str, advice: str) -> None:
+    """Raises ValueError for other types than int64: smaller ones overflow in silence
+    when ids are counted with, and torch refuses them as targets."""
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise ValueError(f"{what} must be whole numbers, not {ids.dtype}: {advice}")
+    if ids.dtype != torch.int64:
+        raise ValueError(f"{what} must be int64, not {ids.dtype}: convert by .long()")
+
+
 def check_ids(ids: Tensor, count: int, what: str, advice: str) -> None:
     """Raises ValueError for ids outside 0 to count - 1, and for such as are no whole
     numbers; `what` is their name."""
-    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-        raise ValueError(f"{what} must be whole numbers, not {ids.dtype}: {advice}")
+    check_whole(ids, what, advice)
     if not readable(ids):
         return
     low, high = (int(end) for end in ids.aminmax())
@@ -229,7 +237,10 @@ def check_logits(logits: Tensor) -> None:
 
 def tempered(logits: Tensor, temperature: float) -> Tensor:
     """logits / temperature; a row whose largest overflows so is shifted first, to a
-    maximum of 0, which its softmax does not see."""
+    maximum of 0, which its softmax does not see. The least temperature is the least
+    normal number, as division by less would be by 0."""
+    least = torch.finfo(torch.promote_types(logits.dtype, torch.float32)).tiny
+    temperature = max(temperature, least)
     top = logits.amax(-1, keepdim=True)
     over = (top / temperature).isinf() & top.isfinite()
     return torch.where(over, logits - top, logits) / temperature

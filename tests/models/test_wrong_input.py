@@ -10,6 +10,7 @@ import torch
 from gensrc import decoding, training
 from gensrc.data.handwriting import draw
 from gensrc.data.speech import mu_law
+from gensrc.evaluation import metrics
 from gensrc.evaluation.scene_judge import SceneReader
 from gensrc.models import style_transfer
 from gensrc.models.distributions import DiscretizedLogisticMixture, sample_categorical
@@ -18,13 +19,14 @@ from gensrc.models.gan.dcgan import Discriminator, Generator
 from gensrc.models.gan.stylegan import StyleGenerator
 from gensrc.models.image_tokens.code_prior import CodePrior
 from gensrc.models.image_tokens.vqgan import PatchDiscriminator, update_decoder
-from gensrc.models.image_tokens.vqvae import Tokenizer
+from gensrc.models.image_tokens.vqvae import CodeBook, FiniteScalar, Tokenizer, straight_through
 from gensrc.models.pixels.gated_pixelcnn import GatedPixelCNN
 from gensrc.models.pixels.pixel_rnn import PixelRNN
 from gensrc.models.pixels.pixelcnn import PixelCNN
 from gensrc.models.sequences.autoregression import AR
 from gensrc.models.sequences.ngram import NGram
 from gensrc.models.sequences.recurrent import RecurrentLM
+from gensrc.models.sequences.wavenet import WaveNet
 from gensrc.models.vae import hierarchical, vae
 from gensrc.training import Batches, fit_gan, seed_everything
 from tests.decoding.test_incremental import gpt
@@ -324,3 +326,139 @@ def test_a_fit_does_not_depend_on_the_level(level):
     torch.testing.assert_close(high.coefficients, low.coefficients, rtol=1e-5, atol=1e-5)
     assert high.sigma == pytest.approx(low.sigma, rel=1e-5)
     assert high.forecast(series + level, 3).mean - level == pytest.approx(low.forecast(series, 3).mean, abs=1e-4)
+
+
+# --- values, shapes and types that would be taken for others ---
+
+
+def mixture_of(*batch):
+    return DiscretizedLogisticMixture(*(numbers(*batch, 2, 1, 5, 5) for _ in range(3)))
+
+
+def prior():
+    return CodePrior(codebook_size=9, max_length=16, embed_dim=8, num_layers=1)
+
+
+def gaussian(*shapes):
+    return hierarchical.Gaussian(*(numbers(*shape) for shape in shapes))
+
+
+WHOLE = gaussian((4, 3), (4, 3))
+NARROW = gaussian((4, 3), (4, 1))
+SMALL_TYPES = (torch.int32, torch.int16, torch.uint8)
+UNLIKE = {
+    **{
+        f"beams with alpha={alpha}": (
+            lambda alpha=alpha: decoding.beam_search(
+                gpt(), torch.tensor([[5]]), max_new_tokens=2, num_beams=2, alpha=alpha
+            ),
+            "alpha must be",
+        )
+        for alpha in (math.nan, math.inf, -math.inf)
+    },
+    **{
+        f"a temperature of {wrong}": (
+            lambda wrong=wrong: sample_categorical(numbers(2, 3), temperature=wrong),
+            "temperature must be",
+        )
+        for wrong in (-1, 0, math.nan)
+    },
+    **{
+        f"{name} with NaN": (lambda build=build: build().eval()(numbers(2, 3, 2, 2) * math.nan), "finite")
+        for name, build in {"FSQ": lambda: FiniteScalar([3, 5, 4]), "code book": lambda: CodeBook(8, 3)}.items()
+    },
+    "one channel for three": (lambda: FiniteScalar([3, 5, 4])(torch.rand(2, 1, 2, 2)), "shape"),
+    "eight channels for four": (lambda: CodeBook(8, 4)(torch.rand(2, 8, 2, 2)), "shape"),
+    "straight_through": (lambda: straight_through(numbers(2, 4), numbers(4)), "shape"),
+    **{
+        f"{f.__name__} of a narrow {name}": (lambda f=f, pair=pair: f(*pair), "shape")
+        for f in (hierarchical.kl_between, hierarchical.product)
+        for name, pair in {"first": (NARROW, WHOLE), "second": (WHOLE, NARROW)}.items()
+    },
+    "means of other examples": (
+        lambda: vae.gaussian_log_prob(numbers(3, 1, 2), numbers(4, 2), numbers(4, 2)),
+        "shape",
+    ),
+    "one picture for two mixtures": (lambda: mixture_of(2).log_prob(torch.zeros(1, 1, 5, 5)), "shape"),
+    "two pictures for one mixture": (lambda: mixture_of(1).log_prob(torch.zeros(2, 1, 5, 5)), "shape"),
+    **{
+        f"a level of {wrong}": (
+            lambda wrong=wrong: mixture_of(2).log_prob(torch.full((2, 1, 5, 5), wrong)),
+            "wants pixels|between two",
+        )
+        for wrong in (128.0, 0.5, math.nan)
+    },
+    **{
+        f"a mixture with {wrong} at place {at}": (
+            lambda wrong=wrong, at=at: DiscretizedLogisticMixture(
+                *(numbers(2, 2, 1, 5, 5) + (wrong if place == at else 0) for place in range(3))
+            ).sample(),
+            "finite|nan",
+        )
+        for at in range(3)
+        for wrong in (math.nan, math.inf)
+    },
+    "an average of another network": (
+        lambda: adversarial.update_ema(torch.nn.Linear(3, 3), torch.nn.Linear(1, 1), 0.9),
+        "shape",
+    ),
+    "a prompt for each recording": (
+        lambda: WaveNet(channels=2, skip_channels=2, dilations=(1,)).sample(
+            2, length=1, prompt=torch.zeros(2, 20).long()
+        ),
+        "one row",
+    ),
+    "more codes than a picture has": (lambda: prior().sample(2, given=torch.full((2, 30), 3)), "more than the 16"),
+    "no entry among given codes": (lambda: prior().sample(2, given=torch.full((2, 3), 99)), "codes must lie"),
+    "a start among given codes": (lambda: prior().sample(2, given=torch.full((2, 3), 9)), "codes must lie"),
+    **{
+        f"{name} of {kind}": (lambda call=call, kind=kind: call(torch.ones(2, 4).to(kind)), r"must be int64.*\.long")
+        for kind in SMALL_TYPES
+        for name, call in {
+            "GPT's tokens": lambda ids: gpt().loss(ids),
+            "n-grams": lambda ids: NGram(ids, order=2, vocab_size=4),
+            "a wave": lambda ids: WaveNet(channels=2, skip_channels=2, dilations=(1,)).loss(ids),
+            "a prompt": lambda ids: decoding.generate(gpt(), ids, max_new_tokens=1),
+            "beams": lambda ids: decoding.beam_search(gpt(), ids, max_new_tokens=1, num_beams=2),
+            "codes": lambda ids: Tokenizer(levels=[3, 3], width=4).decode(ids[None]),
+            "codes of a book": lambda ids: Tokenizer(codebook_size=4, width=4).decode(ids[None]),
+            "labels": lambda ids: PixelCNN(width=4, num_classes=2).loss(torch.zeros(8, 1, 4, 4), ids.flatten()),
+        }.items()
+    },
+    **{
+        f"a style weight of {wrong}": (
+            lambda wrong=wrong: style_transfer.transfer(None, None, style_weight=wrong),
+            "weights",
+        )
+        for wrong in (math.nan, math.inf)
+    },
+    "a pixel just outside": (lambda: vae.VAE().loss(torch.full((1, 1, 28, 28), 1.004)), r"\[1\.004, 1\.004\]"),
+}
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_what_would_be_taken_for_another_is_named(name):
+    call, message = UNLIKE[name]
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("off", [0, 5e-6, 9e-6, -9e-6])
+def test_what_rounding_leaves_of_a_level_passes(off):
+    levels = torch.arange(256).float().view(1, 1, 16, 16) / 255
+    model = PixelCNN(width=4, size=(16, 16), likelihood="categorical")
+    torch.testing.assert_close(model.loss(levels + off), model.loss(levels))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("temperature", [1e-5, 1e-38, 1e-50, 5e-324])
+def test_a_temperature_near_nothing_chooses_the_likeliest(dtype, temperature):
+    logits = torch.tensor([[1.0, 3.0, 2.0], [-1.0, -3.0, -2.0], [0.0, -1.0, -math.inf]], dtype=dtype)
+    shares = decoding.with_temperature(logits, temperature).softmax(-1)
+    assert shares.tolist() == [[0, 1, 0], [1, 0, 0], [1, 0, 0]]
+
+
+def test_neighbours_are_found_among_what_has_gradients():
+    codes = numbers(6, 2).requires_grad_()
+    labels = torch.arange(6)
+    assert torch.equal(metrics.knn_classify(codes, labels, codes, k=1), labels)

@@ -211,6 +211,7 @@ def update_ema(ema: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the averaged weights towards the model's: a <- decay a + (1 - decay) w."""
     moving, now = ema.state_dict(), model.state_dict()
     for name, value in moving.items():
+        check_same_shape(f"{name} of both networks", value, now[name])
         if value.is_floating_point():
             value.lerp_(now[name].to(value), 1 - decay)
         else:

@@ -92,16 +92,22 @@ def kl_between(q: Gaussian, p: Gaussian) -> Float[Tensor, "*b"]:
     """KL(q || p) of two Gaussians with independent coordinates, in nats, summed over
     them. Raises ValueError for shapes that differ.
     """
-    check_same_shape("the means of q and p", q.mean, p.mean)
+    _check_alike(q, p)
     squares = (q.mean - p.mean).square() + q.log_var.exp()
     return 0.5 * (squares * (-p.log_var).exp() - 1 + p.log_var - q.log_var).sum(-1)
+
+
+def _check_alike(one: Gaussian, other: Gaussian) -> None:
+    """Raises ValueError unless all parameters of two densities have one shape."""
+    for part in (one.log_var, *other):
+        check_same_shape("the parameters of two densities", one.mean, part)
 
 
 def product(one: Gaussian, other: Gaussian) -> Gaussian:
     """The normalised product of two Gaussian densities: precisions add up, means are
     weighted by them. Raises ValueError for shapes that differ.
     """
-    check_same_shape("the means of two densities", one.mean, other.mean)
+    _check_alike(one, other)
     precisions = (-one.log_var).exp(), (-other.log_var).exp()
     total = precisions[0] + precisions[1]
     mean = (one.mean * precisions[0] + other.mean * precisions[1]) / total

@@ -86,7 +86,7 @@ def gaussian_log_prob(
 ) -> Float[Tensor, "*b"]:
     """log N(z; mean, diag exp(log_var)) in nats, summed over d."""
     for part, what in ((mean, "mean"), (log_var, "logarithm of the variance")):
-        check_last(part, z.shape[-1:], what)
+        check_last(part, z.shape[-part.ndim :], what)
     return -0.5 * (
         (z - mean).square() * (-log_var).exp() + log_var + math.log(2 * math.pi)
     ).sum(-1)
