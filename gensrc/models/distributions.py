@@ -62,10 +62,13 @@ class DiscretizedLogisticMixture:
         s(upper) - s(lower) = s(upper) s(-lower) (1 - exp(lower - upper)). The lowest
         bin extends to -infinity, the highest to infinity; one factor remains for each.
 
-        Raises ValueError for pictures of another shape, and values that are no levels.
+        Raises ValueError for pictures of another shape, or as many axes but another
+        batch, and for values that are no levels.
         """
         check_last(x, self.loc.shape[-3:], "pictures")
-        check_last(self.loc, (*x.shape[:-3], *self.loc.shape[-4:]), "means")
+        # Pictures and distributions may be combined by further axes, not by one.
+        if x.ndim == self.loc.ndim - 1:
+            check_last(x, self.loc[..., 0, :, :, :].shape, "pictures")
         check_levels(x, LEVELS)
         return self.level_log_prob(x)
 
@@ -123,8 +126,8 @@ def sample_categorical(
 ) -> Int64[Tensor, " n"]:
     """One class a row, drawn on the CPU: a GPU gives other numbers for a seed.
 
-    Raises ValueError for a row of logits without a softmax: see `check_logits`; and for a
-    temperature that is not positive.
+    Raises ValueError for a row of logits without a softmax (see `check_logits`), and
+    for a temperature that is not positive.
     """
     check_temperature(temperature)
     check_logits(logits)

@@ -224,7 +224,7 @@ def transfer(
     weights = (style_weight, content_weight)
     if not (all(0 <= weight < torch.inf for weight in weights) and any(weights)):
         raise ValueError(
-            "weights must be finite and not negative, nor both zero, as are "
+            "weights must not be negative or infinite, nor both zero, as are "
             f"{style_weight} and {content_weight}"
         )
     if evaluations < 1:

@@ -86,7 +86,13 @@ def gaussian_log_prob(
 ) -> Float[Tensor, "*b"]:
     """log N(z; mean, diag exp(log_var)) in nats, summed over d."""
     for part, what in ((mean, "mean"), (log_var, "logarithm of the variance")):
-        check_last(part, z.shape[-part.ndim :], what)
+        check_last(part, z.shape[-1:], what)
+        pairs = zip(reversed(part.shape), reversed(z.shape), strict=False)
+        if part.ndim > z.ndim or not all(mine in (1, size) for mine, size in pairs):
+            raise ValueError(
+                f"the {what} has shape {tuple(part.shape)}, more than one for each of "
+                f"the {tuple(z.shape)} of z: repeat z"
+            )
     return -0.5 * (
         (z - mean).square() * (-log_var).exp() + log_var + math.log(2 * math.pi)
     ).sum(-1)
