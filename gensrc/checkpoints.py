@@ -44,20 +44,22 @@ def save_weights(name: str, model: nn.Module, *, config: dict[str, Any], about: 
     about: one sentence on what it was trained on and for how long.
     bits: of a weight in the file; 8 (in rows with a scale), 16 or 32.
 
-    Raises CheckpointError if the file would be larger than 4 MB or for a config that JSON does not have, and ValueError
-    for other bits.
+    Raises CheckpointError if the file would be larger than 4 MB, for a config that JSON does not have and for weights
+    that are not finite, or too large for these bits; ValueError for other bits.
     """
     if bits not in ENCODINGS:
         raise ValueError(f"bits must be one of {', '.join(map(str, ENCODINGS))}, not {bits}")
     exact = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     encoded = encode(exact, bits)
+    kept = decode(encoded)
+    _check_kept(exact, kept, ENCODINGS[bits])
     card = {
         "model": type(model).__name__,
         "config": as_json(config),
         "about": about,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "encoding": ENCODINGS[bits],
-        "relative_error": round(largest_error(exact, decode(encoded)), 6),
+        "relative_error": round(largest_error(exact, kept), 6),
     }
     return _write(SHIPPED, name, encoded, card)
 
@@ -93,9 +95,13 @@ def as_json(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = dataclasses.asdict(value)
     if isinstance(value, Mapping):
+        if len({str(key) for key in value}) < len(value):
+            raise CheckpointError(f"two keys of the setting {value!r} are the same as text: rename one")
         return {str(key): as_json(each) for key, each in value.items()}
-    if isinstance(value, list | tuple | set | frozenset | range):
-        return [as_json(each) for each in (sorted(value) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, set | frozenset):
+        return as_json(_sorted(value))
+    if isinstance(value, list | tuple | range):
+        return [as_json(each) for each in value]
     if hasattr(value, "tolist"):  # of numpy and torch, numbers as well as arrays
         return as_json(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
@@ -107,6 +113,13 @@ def as_json(value: Any) -> Any:
     raise CheckpointError(
         f"a card cannot hold the setting {value!r} ({type(value).__name__}): use numbers, text, lists or dicts"
     )
+
+
+def _sorted(members: set[Any] | frozenset[Any]) -> list[Any]:
+    try:
+        return sorted(members)
+    except TypeError as error:
+        raise CheckpointError(f"a card cannot hold the set {members!r}, which has no order: use a list") from error
 
 
 def save_recording(name: str, tensors: dict[str, Tensor], *, about: str) -> Path:
@@ -142,7 +155,8 @@ def encode(tensors: dict[str, Tensor], bits: int) -> dict[str, Tensor]:
 
 def decode(encoded: dict[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of a model again: an int8 tensor is multiplied by its rows' scales, in single precision."""
-    quantized = {key for key, value in encoded.items() if value.dtype == torch.int8}
+    # One without scales is a model's own.
+    quantized = {key for key, value in encoded.items() if value.dtype == torch.int8 and key + SCALE in encoded}
     scales = {key + SCALE for key in quantized}
     return {
         key: dequantize_rows(value, encoded[key + SCALE]) if key in quantized else value
@@ -195,6 +209,15 @@ def _write_file(path: Path, data: bytes) -> None:
         raise CheckpointError(
             f"cannot write {path} ({error.strerror}): make room, or use a folder that may be written"
         ) from error
+
+
+def _check_kept(exact: dict[str, Tensor], kept: dict[str, Tensor], encoding: str) -> None:
+    """Raises CheckpointError, naming the tensor, for numbers that are not finite before or after they are encoded."""
+    for key, value in exact.items():
+        if not bool(value.isfinite().all()):
+            raise CheckpointError(f"{key} has values that are not finite: train again, or from an earlier checkpoint")
+        if not bool(kept[key].isfinite().all()):
+            raise CheckpointError(f"{key} has values too large for {encoding}: save with more bits (bits=32 is exact)")
 
 
 def _in_rows(value: Tensor) -> bool:

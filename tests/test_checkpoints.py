@@ -321,3 +321,35 @@ def test_a_setting_equals_itself_when_it_is_read_again(folder, value, kept):
 def test_a_setting_that_no_card_can_hold_is_named(folder):
     with pytest.raises(checkpoints.CheckpointError, match="a card cannot hold the setting <function .*: use numbers"):
         checkpoints.save_weights("digits", vae.VAE(**CONFIG), config={"loss": saved}, about="a test")
+
+
+# --- weights and settings that a file cannot hold ---
+
+
+@pytest.mark.parametrize(
+    ("bits", "value"), [(8, math.nan), (16, math.inf), (32, -math.inf), (16, 1e5), (8, 1e8), (8, 1e5)]
+)
+def test_weights_that_a_file_cannot_hold_are_named(bits, value, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "SHIPPED", tmp_path / "checkpoints")
+    model = torch.nn.Linear(32, 32)
+    part = model.bias if value == 1e5 else model.weight
+    with torch.no_grad():
+        part[3] = value
+    with pytest.raises(checkpoints.CheckpointError, match="bias has values" if value == 1e5 else "weight has values"):
+        checkpoints.save_weights("wrong", model, config={}, about="nothing", bits=bits)
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_a_buffer_of_small_whole_numbers_is_kept(bits, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "SHIPPED", tmp_path / "checkpoints")
+    model = torch.nn.Linear(32, 32)
+    model.register_buffer("moves", torch.arange(-4, 4, dtype=torch.int8))
+    checkpoints.save_weights("moves", model, config={}, about="nothing", bits=bits)
+    model.moves.zero_()
+    assert checkpoints.load_weights("moves", model, config={}).moves.tolist() == list(range(-4, 4))
+
+
+@pytest.mark.parametrize(("wrong", "message"), [({1, "b"}, "no order"), ({1: 2, "1": 3}, "same as text")])
+def test_settings_that_would_be_lost_are_named(wrong, message):
+    with pytest.raises(checkpoints.CheckpointError, match=message):
+        checkpoints.as_json({"setting": wrong})

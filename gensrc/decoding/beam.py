@@ -43,10 +43,13 @@ def beam_search(
     one favours longer texts. A text ends with a stop token or after `max_new_tokens`. A
     finished text is a candidate only if it is among the best `num_beams` of its length.
 
-    Raises ValueError as `stream` does, and for fewer beams than 1.
+    Raises ValueError as `stream` does, for fewer beams than 1, and for an alpha that
+    is not finite.
     """
     if num_beams < 1:
         raise ValueError(f"num_beams must be at least 1, not {num_beams}: 1 is greedy")
+    if not math.isfinite(alpha):
+        raise ValueError(f"alpha must be a finite number, not {alpha}: 0 is no penalty")
     check_prompt(prompt, max_new_tokens)
     (batch, start), device = prompt.shape, prompt.device
     each = partial(torch.repeat_interleave, repeats=num_beams, dim=0)

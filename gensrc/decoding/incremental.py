@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD
-from gensrc.models.checks import check_shape
+from gensrc.models.checks import check_shape, check_whole
 from gensrc.models.transformers.cache import KeyValueCache
 from gensrc.models.transformers.transformer import Stack, Transformer, token_mask
 
@@ -106,9 +106,15 @@ def log_prob(
 ) -> Float[Tensor, " batch"]:
     """log p of the tokens from position `start` on, given those before, in nats.
 
-    PAD after the end is ignored.
+    PAD after the end is ignored. Raises ValueError for a start that leaves no token
+    before it or after it.
     """
     check_shape(ids, (None,), "texts")
+    if not 1 <= start < ids.shape[1]:
+        raise ValueError(
+            f"start must lie between 1 and {ids.shape[1] - 1}, the last place in these "
+            f"texts, not {start}"
+        )
     later = ids.shape[1] - start
     decoder = IncrementalDecoder(
         model, ids[:, :start], max_new_tokens=later, source=source
@@ -133,6 +139,7 @@ def check_prompt(prompt: Tensor, max_new_tokens: int) -> None:
         raise ValueError(
             "the prompt is empty: begin with a token at least, such as BOS"
         )
+    check_whole(prompt, "prompts", "encode the text with the model's own vocabulary")
     real = prompt != PAD
     if not bool(real[:, -1].all()) or bool((real[:, 1:] < real[:, :-1]).any()):
         raise ValueError(

@@ -19,6 +19,7 @@ from gensrc.models.checks import (
     check_finite,
     check_labels,
     check_shape,
+    check_some,
     widened,
 )
 
@@ -66,6 +67,7 @@ class ImageClassifier(nn.Module):
                 f"the pictures have shape {tuple(x.shape)}; this classifier wants "
                 f"(n, {', '.join(map(str, self.picture))})"
             )
+        check_some(x, "pictures")
         check_finite(x, "pictures")
         return widened(self.body(as_weights(x, self)))
 

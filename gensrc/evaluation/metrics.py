@@ -158,7 +158,7 @@ def _checked(*sets: Float[Tensor, "_ d"], least: int) -> list[Float[Tensor, "_ d
                 "the features have values that are not finite: look for them in the "
                 "examples and in the network that computed them"
             )
-    return [features.double() for features in sets]
+    return [features.detach().double() for features in sets]
 
 
 def _covariance(features: Float[Tensor, "n d"]) -> Float[Tensor, "d d"]:

@@ -39,15 +39,19 @@ def readable(x: Tensor) -> bool:
 
 
 def check_sizes(*, least: int = 1, **sizes: int) -> None:
-    """Raises ValueError for a size below `least`, named by its keyword."""
+    """Raises ValueError for a size that is no whole number or below `least`, named by
+    its keyword."""
     for name, size in sizes.items():
+        if not hasattr(size, "__index__"):
+            raise ValueError(f"{name} must be a whole number, not {size}")
         if size < least:
             raise ValueError(f"{name} must be at least {least}, not {size}")
 
 
 def check_shape(x: Tensor, shape: tuple[int | None, ...], what: str) -> None:
     """Raises ValueError unless x, a batch of `what`, has this shape after its first
-    axis; None is any size from 1 on."""
+    axis, which is not empty; None is any size from 1 on."""
+    check_some(x, what)
     given = tuple(x.shape[1:])
     if len(given) == len(shape) and all(
         size == (size or 1 if wish is None else wish)
@@ -60,6 +64,12 @@ def check_shape(x: Tensor, shape: tuple[int | None, ...], what: str) -> None:
         "or remove axes (unsqueeze(1) adds that of one channel), resize or convert "
         "them, or build the model for theirs"
     )
+
+
+def check_some(x: Tensor, what: str) -> None:
+    """Raises ValueError for a batch of nothing, whose mean is NaN."""
+    if x.ndim > 0 and len(x) == 0:
+        raise ValueError(f"there are no {what}: give one at least")
 
 
 def check_last(x: Tensor, shape: Sequence[int], what: str) -> None:
@@ -114,7 +124,7 @@ def check_range(x: Tensor, who: str, advice: str) -> None:
     low, high = (float(end) for end in x.detach().aminmax())
     if not (low >= -SLACK and high <= 1 + SLACK):  # NaN fails this too
         raise ValueError(
-            f"{who} wants pixels in [0, 1], these span [{low:.3g}, {high:.3g}]: "
+            f"{who} wants pixels in [0, 1], these span [{low:.7g}, {high:.7g}]: "
             f"{advice}"
         )
 
@@ -131,7 +141,7 @@ def check_levels(x: Tensor, levels: int) -> None:
     if not readable(x):
         return
     steps = x * (levels - 1)
-    if (steps - steps.round()).abs().max() > 1e-3:
+    if (steps - steps.round()).abs().max() > max(1e-3, 1.1 * SLACK * (levels - 1)):
         change = "binarise" if levels == 2 else "round"
         raise ValueError(
             f"a pixel lies between two of the {levels} levels: {change} the pictures "
@@ -139,11 +149,19 @@ def check_levels(x: Tensor, levels: int) -> None:
         )
 
 
+def check_whole(ids: Tensor, what: str, advice: str) -> None:
+    """Raises ValueError for other types than int64: smaller ones overflow in silence
+    when ids are counted with, and torch refuses them as targets."""
+    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+        raise ValueError(f"{what} must be whole numbers, not {ids.dtype}: {advice}")
+    if ids.dtype != torch.int64:
+        raise ValueError(f"{what} must be int64, not {ids.dtype}: convert by .long()")
+
+
 def check_ids(ids: Tensor, count: int, what: str, advice: str) -> None:
     """Raises ValueError for ids outside 0 to count - 1, and for such as are no whole
     numbers; `what` is their name."""
-    if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
-        raise ValueError(f"{what} must be whole numbers, not {ids.dtype}: {advice}")
+    check_whole(ids, what, advice)
     if not readable(ids):
         return
     low, high = (int(end) for end in ids.aminmax())
@@ -161,6 +179,7 @@ def check_texts(ids: Tensor, count: int, what: str, advice: str) -> None:
             f"{what} must have the shape (batch, time), not {tuple(ids.shape)}: put a "
             "single row into a batch by [None]"
         )
+    check_some(ids, what)
     if ids.shape[1] == 0:
         raise ValueError(f"there are no {what}: a text needs at least one")
     check_ids(ids, count, what, advice)
@@ -218,7 +237,10 @@ def check_logits(logits: Tensor) -> None:
 
 def tempered(logits: Tensor, temperature: float) -> Tensor:
     """logits / temperature; a row whose largest overflows so is shifted first, to a
-    maximum of 0, which its softmax does not see."""
+    maximum of 0, which its softmax does not see. The least temperature is the least
+    normal number, as division by less would be by 0."""
+    least = torch.finfo(torch.promote_types(logits.dtype, torch.float32)).tiny
+    temperature = max(temperature, least)
     top = logits.amax(-1, keepdim=True)
     over = (top / temperature).isinf() & top.isfinite()
     return torch.where(over, logits - top, logits) / temperature

@@ -18,8 +18,10 @@ from torch import Tensor
 from gensrc.models.checks import (
     check_finite,
     check_last,
+    check_levels,
     check_logits,
     check_same_shape,
+    check_temperature,
     tempered,
 )
 
@@ -60,9 +62,20 @@ class DiscretizedLogisticMixture:
         s(upper) - s(lower) = s(upper) s(-lower) (1 - exp(lower - upper)). The lowest
         bin extends to -infinity, the highest to infinity; one factor remains for each.
 
-        Raises ValueError for pictures of another shape.
+        Raises ValueError for pictures of another shape, or as many axes but another
+        batch, and for values that are no levels.
         """
         check_last(x, self.loc.shape[-3:], "pictures")
+        # Pictures and distributions may be combined by further axes, not by one.
+        if x.ndim == self.loc.ndim - 1:
+            check_last(x, self.loc[..., 0, :, :, :].shape, "pictures")
+        check_levels(x, LEVELS)
+        return self.level_log_prob(x)
+
+    def level_log_prob(
+        self, x: Float[Tensor, "... c h w"]
+    ) -> Float[Tensor, "... c h w"]:
+        """`log_prob` of what is known to be levels; x may be broadcast."""
         x = x.unsqueeze(-4)
         scale = self.log_scale.exp()
         upper, lower = (x - self.loc + HALF) / scale, (x - self.loc - HALF) / scale
@@ -86,7 +99,8 @@ class DiscretizedLogisticMixture:
         Raises ValueError for parameters that are not finite.
         """
         check_logits(self.log_share.movedim(-4, -1))
-        check_finite(self.loc, "means", "look for such values in the weights")
+        for part, what in ((self.loc, "means"), (self.log_scale, "scales")):
+            check_finite(part, what, "look for such values in the weights")
         shape, like = self.loc.shape, self.loc
         noise = torch.rand(shape, generator=generator).clamp(1e-6, 1 - 1e-6).to(like)
         # Gumbel-max trick: the argmax picks each component with its probability.
@@ -112,8 +126,10 @@ def sample_categorical(
 ) -> Int64[Tensor, " n"]:
     """One class a row, drawn on the CPU: a GPU gives other numbers for a seed.
 
-    Raises ValueError for a row of logits without a softmax: see `check_logits`.
+    Raises ValueError for a row of logits without a softmax (see `check_logits`), and
+    for a temperature that is not positive.
     """
+    check_temperature(temperature)
     check_logits(logits)
     probs = tempered(logits, temperature).softmax(-1).cpu()
     return torch.multinomial(probs, 1, generator=generator)[:, 0].to(logits.device)

@@ -221,9 +221,10 @@ def transfer(
     Raises ValueError for a negative weight, two zeros, fewer than one evaluation, or
     a start of another size than the content.
     """
-    if min(style_weight, content_weight) < 0 or style_weight + content_weight == 0:
+    weights = (style_weight, content_weight)
+    if not (all(0 <= weight < torch.inf for weight in weights) and any(weights)):
         raise ValueError(
-            "weights must not be negative, nor both zero, as are "
+            "weights must not be negative or infinite, nor both zero, as are "
             f"{style_weight} and {content_weight}"
         )
     if evaluations < 1:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -62,10 +63,9 @@ class Batches:
     def __init__(self, *tensors: Tensor, batch_size: int, seed: int = 0, transform: Transform | None = None) -> None:
         self._begin(tensors, batch_size, seed)
         self.transform = transform
+        # Once, where data enter: the loop does not read what is on a GPU.
         for number, column in enumerate(tensors):
-            # Once, where data enter: the loop does not read what is on a GPU.
-            if isinstance(column, Tensor) and column.is_floating_point():
-                check_finite(column, f"tensors at place {number}")
+            _check_column(column, f"tensors at place {number}")
 
     def _begin(self, columns: Sequence[Any], batch_size: int, seed: int) -> None:
         lengths = [len(column) for column in columns]
@@ -114,13 +114,27 @@ class Batches:
         self.epoch, self.position, self._order = state["epoch"], state["position"], None
 
 
+def _check_column(column: Any, what: str) -> None:
+    """Raises ValueError for NaN or infinity among real or complex numbers, of torch or numpy."""
+    if isinstance(column, np.ndarray) and column.dtype.kind in "fc":
+        column = torch.as_tensor(column)
+    if not isinstance(column, Tensor):
+        return
+    if column.is_complex():
+        column = torch.view_as_real(column.resolve_conj())
+    if column.is_floating_point():
+        check_finite(column, what)
+
+
 def pad(rows: Sequence[Tensor], value: int, *, length: int | None = None) -> Tensor:
     """Rows of different lengths as one tensor (n, time), filled up at their ends with `value`.
 
     length: the time of the result; that of the longest row if not given. What is filled in is known by its value, so
         it must be one that no row holds, such as `vocabulary.PAD`: then `tensor != value` is the mask of what is real.
-    Raises ValueError if a row is longer than `length`, or holds `value`.
+    Raises ValueError for no row, or if one is longer than `length`, or holds `value`.
     """
+    if len(rows) == 0:
+        raise ValueError("there are no rows to fill up: give one at least")
     longest = max(len(row) for row in rows)
     if length is not None and longest > length:
         raise ValueError(f"a row has {longest} entries, more than length={length}")
@@ -147,6 +161,9 @@ class RaggedBatches(Batches):
     def __init__(self, *rows: Sequence[Tensor], batch_size: int, padding: int, seed: int = 0, pool: int = 20) -> None:
         self._begin(rows, batch_size, seed)
         self.transform, self.padding, self.pool = None, padding, int(pool)
+        for number, column in enumerate(rows):
+            for row in column:
+                _check_column(row, f"rows at place {number}")
         self.lengths = torch.tensor([sum(len(row) for row in example) for example in zip(*rows, strict=True)])
 
     def order(self, generator: torch.Generator) -> Tensor:

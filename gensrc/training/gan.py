@@ -11,7 +11,7 @@ from gensrc.models.gan import adversarial
 from gensrc.training import resume
 from gensrc.training.batches import to_device
 from gensrc.training.history import GanHistory, Losses
-from gensrc.training.loop import Options, run
+from gensrc.training.loop import planned, run
 from gensrc.training.precision import precision
 
 
@@ -64,6 +64,7 @@ def fit_gan(
     Raises TrainingError when a player's loss or weight is no longer finite, naming player and step (the last checkpoint
     is kept), or when the checkpoint belongs to other networks, optimisers or another order of the data.
     """
+    plan = planned(steps, options)
     where = next(generator.parameters()).device
     optimizers = optimizers or (_dcgan_adam(discriminator), _dcgan_adam(generator))
     players = nn.ModuleDict({"generator": generator, "discriminator": discriminator})
@@ -95,7 +96,7 @@ def fit_gan(
             "fake": verdict.fake.sigmoid().mean(),
         }
 
-    return run(update, state, steps, Options(**options), shown=generator if ema is None else ema)
+    return run(update, state, steps, plan, shown=generator if ema is None else ema)
 
 
 def warmed_up(decay: float, step: int) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
-from gensrc.models.checks import reading_values
+from gensrc.models.checks import check_sizes, reading_values
 from gensrc.training import resume
 from gensrc.training.batches import to_device, tree_map
 from gensrc.training.history import Callback, History, Losses, NamedHistory, TrainingError, check_weights, note
@@ -46,6 +46,18 @@ class Options:
     save_seconds: float = 60.0
 
 
+def planned(steps: int, options: dict[str, Any], clip: float | None = None) -> Options:
+    """The options of a training. Raises ValueError for numbers with which none can run."""
+    plan = Options(**options)
+    check_sizes(least=0, steps=steps)
+    check_sizes(log_every=plan.log_every)
+    if clip is not None and not clip > 0:
+        raise ValueError(f"clip is the largest norm of a gradient and must be positive, not {clip}: None for no clip")
+    if not plan.save_seconds >= 0:
+        raise ValueError(f"save_seconds must be at least 0, not {plan.save_seconds}")
+    return plan
+
+
 def fit(
     model: nn.Module,
     batches: Any,
@@ -66,8 +78,10 @@ def fit(
     options: schedule, before_step, log_every, callbacks, checkpoint, save_seconds (see `Options`).
 
     Raises TrainingError when the loss or a weight is no longer finite (naming the step; the last checkpoint is kept),
-    or when the checkpoint belongs to another model, optimiser or order of the data.
+    or when the checkpoint belongs to another model, optimiser or order of the data; ValueError for numbers that are
+    none of steps, or no norm.
     """
+    plan = planned(steps, options, clip)
     where = next(model.parameters()).device
     autocast = (precision or fastest(where)).autocast
     optimizers = _as_list(optimizer, model)
@@ -81,7 +95,7 @@ def fit(
 
     model.train()
     history = History()
-    return run(update, resume.State(model, optimizers, batches, history), steps, Options(**options))
+    return run(update, resume.State(model, optimizers, batches, history), steps, plan)
 
 
 def fit_tbptt(
@@ -106,8 +120,8 @@ def fit_tbptt(
 
     Raises ValueError for no step or a window that does not fit, TrainingError as `fit` does.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, not {steps}")
+    check_sizes(steps=steps)
+    plan = planned(steps, options, clip)
     where = next(model.parameters()).device
     autocast = (precision or FLOAT32).autocast
     optimizers = _as_list(optimizer, model)
@@ -122,7 +136,7 @@ def fit_tbptt(
 
     model.train()
     history = History()
-    return run(update, resume.State(model, optimizers, windows, history), steps, Options(**options))
+    return run(update, resume.State(model, optimizers, windows, history), steps, plan)
 
 
 def fit_updates(
@@ -143,9 +157,10 @@ def fit_updates(
 
     Returns the means of the losses by their names. Raises TrainingError as `fit` does.
     """
+    plan = planned(steps, options)
     where = next(model.parameters()).device
     state = resume.State(model, optimizers, batches, NamedHistory(step=[]))
-    return run(lambda: update(state.done, *to_device(next(batches), where)), state, steps, Options(**options))
+    return run(lambda: update(state.done, *to_device(next(batches), where)), state, steps, plan)
 
 
 def _as_list(optimizer: Optimizers, model: nn.Module) -> list[torch.optim.Optimizer]:

@@ -21,7 +21,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from gensrc.models.checks import check_finite, check_last, check_same_shape, widened
+from gensrc.models.checks import (
+    check_finite,
+    check_last,
+    check_same_shape,
+    check_some,
+    widened,
+)
 
 # --- Losses of logits -----------------------------------------------------------------
 
@@ -144,6 +150,7 @@ def update_discriminator(
     the generator's.
     """
     check_finite(real, "real examples")
+    check_some(real, "real examples")
     told = () if labels is None else (labels,)
     with autocast():
         with torch.no_grad():
@@ -204,6 +211,7 @@ def update_ema(ema: nn.Module, model: nn.Module, decay: float) -> None:
     """Move the averaged weights towards the model's: a <- decay a + (1 - decay) w."""
     moving, now = ema.state_dict(), model.state_dict()
     for name, value in moving.items():
+        check_same_shape(f"{name} of both networks", value, now[name])
         if value.is_floating_point():
             value.lerp_(now[name].to(value), 1 - decay)
         else:

@@ -91,12 +91,19 @@ class CodePrior(nn.Module):
     ) -> Int[Tensor, "n length"]:
         """n new rows of codes, which continue those of `given`.
 
-        Raises ValueError for a temperature that is not positive.
+        Raises ValueError for a temperature that is not positive, and for given codes
+        that are no entries' or more than a picture has.
         """
         check_temperature(temperature)
         device = self.head.weight.device
         codes = torch.zeros(n, 0).long() if given is None else given
         check_last(codes, (n, codes.shape[-1]), "given codes")
+        check_codes(codes, self.codebook_size)
+        if codes.shape[1] > self.max_length:
+            raise ValueError(
+                f"{codes.shape[1]} codes are given, more than the {self.max_length} of "
+                "a picture: give fewer"
+            )
         codes = codes.to(device)
         start = codes.new_full((n, 1), self.codebook_size)
         cache = [KeyValueCache(self.max_length) for _ in self.encoder.blocks]

@@ -25,8 +25,10 @@ from torch import Tensor, nn
 
 from gensrc.models.checks import (
     as_weights,
+    check_finite,
     check_ids,
     check_range,
+    check_same_shape,
     check_shape,
     check_sizes,
     widened,
@@ -36,7 +38,11 @@ from gensrc.models.checks import (
 def straight_through(
     z: Float[Tensor, "*shape"], quantized: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "*shape"]:
-    """The values of `quantized`, with the gradient passed to `z` unchanged."""
+    """The values of `quantized`, with the gradient passed to `z` unchanged.
+
+    Raises ValueError for shapes that differ.
+    """
+    check_same_shape("vectors and their quantised ones", z, quantized)
     return z + (quantized - z).detach()
 
 
@@ -88,6 +94,7 @@ class CodeBook(nn.Module):
 
     def forward(self, z: Float[Tensor, "b d h w"]) -> Quantized:
         """In training mode the entries are updated, too."""
+        _check_vectors(z, self.dim)
         flat = (
             widened(z.detach())
             .to(self.vectors)
@@ -149,6 +156,7 @@ class FiniteScalar(nn.Module):
         self.codebook_size, self.dim = math.prod(levels), len(levels)
 
     def forward(self, z: Float[Tensor, "b d h w"]) -> Quantized:
+        _check_vectors(z, self.dim)
         bounded = self.bound(widened(z))
         rounded = straight_through(bounded, bounded.round())
         steps = (rounded.detach() + _column([n // 2 for n in self.levels], z)).long()
@@ -299,6 +307,12 @@ class Tokenizer(nn.Module):
                 f"{self.stride}: pad or resize them to multiples of {self.stride}"
             )
         check_range(images, "the decoder", "rescale them")
+
+
+def _check_vectors(z: Tensor, dim: int) -> None:
+    """Raises ValueError for another number of channels, and values not finite."""
+    check_shape(z, (dim, None, None), "vectors")
+    check_finite(z, "vectors", "look for such values in the weights of the encoder")
 
 
 def _check_some(codes: Tensor, codebook_size: int) -> None:

@@ -123,7 +123,7 @@ class LogisticMixture(Categorical):
         # Each component as a mixture of one; its weight applies to all colours at once.
         alone = (torch.stack(means, 2).unsqueeze(2), log_scale.unsqueeze(2))
         component = DiscretizedLogisticMixture(torch.zeros_like(alone[0]), *alone)
-        each = component.log_prob(x.unsqueeze(1)).sum(2)
+        each = component.level_log_prob(x.unsqueeze(1)).sum(2)
         return torch.logsumexp(logits.log_softmax(1) + each, 1)
 
     def draw(

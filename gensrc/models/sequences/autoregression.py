@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Complex, Float64
 from torch import Tensor
 
-from gensrc.models.checks import check_finite
+from gensrc.models.checks import check_finite, check_sizes
 
 CRITICAL = -2.86
 """Dickey and Fuller's 5 % critical value of `unit_root`, long series, intercept."""
@@ -55,28 +55,31 @@ class AR:
         """Least squares, which is maximum likelihood given the first `order` values.
 
         Warns with NonStationaryWarning if the test does not reject a random walk.
-        Raises ValueError for an order below 1, a series too short for it, and values
-        that are not finite.
+        Raises ValueError for an order below 1, a series too short for it or without
+        noise, such as a constant one, and values that are not finite.
         """
-        if order < 1:
-            raise ValueError(f"order must be at least 1, not {order}")
+        check_sizes(order=order)
         series = _checked(series)
+        centre, spread = series.mean(), series.std()
         rows, unknown = len(series) - order, order + 1
         if rows <= unknown:
             raise ValueError(
                 f"a series of {len(series)} values is too short for order {order}, "
                 f"which needs {2 * order + 2} or more: give more, or a lower order"
             )
+        # In standard units, so that neither a high level nor the unit costs digits.
+        series = (series - centre) / spread
         before = torch.cat([series.new_ones(rows, 1), _before(series, order)], dim=1)
+        _check_rank(before)
         now = series[order:]
         weights = torch.linalg.lstsq(before, now).solution
         variance = (now - before @ weights).square().sum() / (rows - unknown)
         covariance = variance * torch.linalg.inv(before.T @ before)
         total = covariance[1:, 1:].sum().sqrt()
         model = cls(
-            intercept=weights[0].item(),
+            intercept=(spread * weights[0] + centre * (1 - weights[1:].sum())).item(),
             coefficients=weights[1:],
-            sigma=variance.sqrt().item(),
+            sigma=(spread * variance.sqrt()).item(),
             errors=covariance.diagonal()[1:].sqrt(),
             unit_root=((weights[1:].sum() - 1) / total).item(),
         )
@@ -113,8 +116,9 @@ class AR:
 
         A forecast's variance sums that of all noise since the series ended, each term
         times its squared impulse response. Raises ValueError for a series shorter than
-        the order, and for values that are not finite.
+        the order, no step, and values that are not finite.
         """
+        check_sizes(steps=steps)
         series, order = _checked(series), len(self.coefficients)
         if len(series) < order:
             raise ValueError(f"{len(series)} values are too few to go on by {order}")
@@ -164,6 +168,17 @@ def _checked(series: Tensor) -> Tensor:
     series = series.double()
     check_finite(series, "series", "fill the gaps")
     return series
+
+
+def _check_rank(before: Tensor) -> None:
+    """Raises ValueError for columns without one solution; NaN is a series without
+    spread."""
+    finite = bool(before.isfinite().all())
+    if not finite or torch.linalg.matrix_rank(before) < before.shape[1]:
+        raise ValueError(
+            "the series is constant, or follows exactly from fewer values than the "
+            "order: take a lower order, or a series with noise"
+        )
 
 
 def _before(series: Tensor, order: int) -> Tensor:

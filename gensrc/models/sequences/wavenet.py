@@ -193,6 +193,11 @@ class WaveNet(nn.Module):
         codes = self._silence(n)
         labels = None if labels is None else labels.to(codes.device)
         if prompt is not None:
+            if prompt.ndim != 1:
+                raise ValueError(
+                    f"a prompt is one row of codes, not of shape {tuple(prompt.shape)}:"
+                    " all recordings continue the same"
+                )
             codes = torch.cat([codes, prompt.to(codes.device).expand(n, -1)], 1)
         self._check(codes, labels)
         start, field = codes.shape[1], self.receptive_field
@@ -214,7 +219,7 @@ class WaveNet(nn.Module):
             return -F.cross_entropy(outputs.mT, codes, reduction="none")
         # As a picture one pixel high.
         levels = codes[:, None, None].to(outputs) / (LEVELS - 1)
-        return self._mixture(outputs).log_prob(levels)[:, 0, 0]
+        return self._mixture(outputs).level_log_prob(levels)[:, 0, 0]
 
     def _mixture(
         self, outputs: Tensor, temperature: float = 1.0

@@ -36,6 +36,7 @@ from gensrc.models.checks import (
     check_range,
     check_same_shape,
     check_shape,
+    check_sizes,
     widened,
 )
 from gensrc.models.vae.vae import BROKEN, gaussian_log_prob
@@ -91,16 +92,22 @@ def kl_between(q: Gaussian, p: Gaussian) -> Float[Tensor, "*b"]:
     """KL(q || p) of two Gaussians with independent coordinates, in nats, summed over
     them. Raises ValueError for shapes that differ.
     """
-    check_same_shape("the means of q and p", q.mean, p.mean)
+    _check_alike(q, p)
     squares = (q.mean - p.mean).square() + q.log_var.exp()
     return 0.5 * (squares * (-p.log_var).exp() - 1 + p.log_var - q.log_var).sum(-1)
+
+
+def _check_alike(one: Gaussian, other: Gaussian) -> None:
+    """Raises ValueError unless all parameters of two densities have one shape."""
+    for part in (one.log_var, *other):
+        check_same_shape("the parameters of two densities", one.mean, part)
 
 
 def product(one: Gaussian, other: Gaussian) -> Gaussian:
     """The normalised product of two Gaussian densities: precisions add up, means are
     weighted by them. Raises ValueError for shapes that differ.
     """
-    check_same_shape("the means of two densities", one.mean, other.mean)
+    _check_alike(one, other)
     precisions = (-one.log_var).exp(), (-other.log_var).exp()
     total = precisions[0] + precisions[1]
     mean = (one.mean * precisions[0] + other.mean * precisions[1]) / total
@@ -229,7 +236,11 @@ class HierarchicalVAE(nn.Module):
         samples: int = 50,
         generator: torch.Generator | None = None,
     ) -> list[Float[Tensor, "b d"]]:
-        """E[z_i | x] under q for each layer, averaged over `samples` samples."""
+        """E[z_i | x] under q for each layer, averaged over `samples` samples.
+
+        Raises ValueError for no sample.
+        """
+        check_sizes(samples=samples)
         return [layer.q.mean.mean(0) for layer in self.infer(x, samples, generator)]
 
     # --- the bounds ---
@@ -257,7 +268,11 @@ class HierarchicalVAE(nn.Module):
         *,
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "b k"]:
-        """log p(x, z) / q(z | x) for k samples of all layers an example, in nats."""
+        """log p(x, z) / q(z | x) for k samples of all layers an example, in nats.
+
+        Raises ValueError for no sample.
+        """
+        check_sizes(k=k)
         self._check_range(x)
         layers = self.infer(x, k, generator)
         log_likelihood = self.decode(layers[0].z).log_prob(x).flatten(2).sum(2)

@@ -87,6 +87,12 @@ def gaussian_log_prob(
     """log N(z; mean, diag exp(log_var)) in nats, summed over d."""
     for part, what in ((mean, "mean"), (log_var, "logarithm of the variance")):
         check_last(part, z.shape[-1:], what)
+        pairs = zip(reversed(part.shape), reversed(z.shape), strict=False)
+        if part.ndim > z.ndim or not all(mine in (1, size) for mine, size in pairs):
+            raise ValueError(
+                f"the {what} has shape {tuple(part.shape)}, more than one for each of "
+                f"the {tuple(z.shape)} of z: repeat z"
+            )
     return -0.5 * (
         (z - mean).square() * (-log_var).exp() + log_var + math.log(2 * math.pi)
     ).sum(-1)
@@ -271,8 +277,9 @@ class VAE(nn.Module):
     ) -> Float[Tensor, "b k"]:
         """log p(x, z) / q(z|x) for k samples of z ~ q(z|x) an example, in nats.
 
-        Raises ValueError as `elbo` does.
+        Raises ValueError as `elbo` does, and for no sample.
         """
+        check_sizes(k=k)
         self._check_range(x)
         mean, log_var = self.encode(x)
         noise = _noise((k, *mean.shape), mean, generator)
