@@ -629,7 +629,7 @@ def test_a_committed_run_is_made_with_the_default_environment_and_says_so(
 ) -> None:
     for name in (steering := ["ATEN_CPU_CAPABILITY", "GENSRC_PRECISION", "MKL_ENABLE_INSTRUCTIONS"]):
         monkeypatch.setenv(name, "x")
-    for name in (free := ["GENSRC_DATA", "OMP_NUM_THREADS"]):
+    for name in (free := ["GENSRC_DATA", "KMP_INIT_AT_FORK", "OMP_NUM_THREADS"]):
         monkeypatch.setenv(name, "1")
     seen = environment.for_run(os.environ, True, Path("folder"))
     assert not {*steering} & {*seen}
