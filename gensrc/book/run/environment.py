@@ -21,8 +21,8 @@ NAMES = (
 )
 OF_LIBRARIES = ("MPLBACKEND", "TORCHINDUCTOR_")  # Jupyter and torch set these by themselves
 # Where files lie; the threads, which the plan of a run decides; what scikit-learn sets itself, and changes no number.
-FREE = ("GENSRC_DATA", "GENSRC_TRACE", "TORCH_HOME", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-FREE += ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")
+FREE = {"GENSRC_DATA", "GENSRC_TRACE", "TORCH_HOME", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
+FREE |= {"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"}
 
 
 def steering(environment: Mapping[str, str]) -> dict[str, str]:
