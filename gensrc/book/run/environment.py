@@ -20,9 +20,9 @@ NAMES = (
     "GLIBC_TUNABLES",
 )
 OF_LIBRARIES = ("MPLBACKEND", "TORCHINDUCTOR_")  # Jupyter and torch set these by themselves
-# Where files lie; the threads, which the plan of a run decides; what scikit-learn sets itself, and changes no number.
+# Where files lie; the threads, which the plan of a run decides; what libraries set themselves, and changes no number.
 FREE = {"GENSRC_DATA", "GENSRC_TRACE", "TORCH_HOME", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"}
-FREE |= {"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"}
+FREE |= {"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK", "TORCHINDUCTOR_CACHE_DIR"}
 
 
 def steering(environment: Mapping[str, str]) -> dict[str, str]:

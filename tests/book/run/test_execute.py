@@ -35,6 +35,13 @@ WORK = "from gensrc import data\nfrom tqdm.auto import tqdm\nfor step in tqdm(ra
 REPORT = "print('test ELBO ≈ -104.1 nats (±5 %)')\nprint('✓ it is so')\nprofile, seed"
 
 
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever libraries that other tests load have set."""
+    for name in environment.steering(os.environ):
+        monkeypatch.delenv(name)
+
+
 @pytest.fixture
 def chapter(book: Any) -> Any:
     book.chapter(A, WORK, REPORT)
