@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gensrc.data.vocabulary import PAD
 from gensrc.models.checks import check_shape, check_whole
 from gensrc.models.transformers.cache import KeyValueCache
-from gensrc.models.transformers.transformer import Stack, Transformer, token_mask
+from gensrc.models.transformers.transformer import Stack, Transformer
 
 
 class IncrementalDecoder:
@@ -55,8 +55,7 @@ class IncrementalDecoder:
                 raise ValueError(
                     "a Transformer needs its source, and prompts of one length"
                 )
-            memory, mask = model.encode(source), token_mask(source)
-            self.forward = partial(model.decode, memory=memory, memory_mask=mask)
+            self.forward = partial(model.decode, **model.condition(source))
         stacks = [part for part in model.modules() if isinstance(part, Stack)]
         if not stacks:
             raise TypeError(f"{type(model).__name__} has no blocks that take a cache")

@@ -385,6 +385,10 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, "batch time d"]:
         return self.encoder(self.source(source), mask=token_mask(source))
 
+    def condition(self, source: Int[Tensor, "batch time"]) -> dict[str, Any]:
+        """What `decode` needs of a source, computed once for all of a target."""
+        return {"memory": self.encode(source), "memory_mask": token_mask(source)}
+
     def decode(
         self,
         target: Int[Tensor, "batch time"],
@@ -410,8 +414,7 @@ class Transformer(nn.Module):
     def forward(
         self, source: Int[Tensor, "batch source"], target: Int[Tensor, "batch time"]
     ) -> Float[Tensor, "batch time vocab"]:
-        memory = self.encode(source)
-        return self.decode(target, memory, memory_mask=token_mask(source))
+        return self.decode(target, **self.condition(source))
 
     def loss(
         self, source: Int[Tensor, "batch source"], target: Int[Tensor, "batch time"]
