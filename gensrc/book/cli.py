@@ -322,6 +322,7 @@ def publish(options: argparse.Namespace) -> int:
 
 
 def cell(options: argparse.Namespace) -> int:
+    import gensrc
     from gensrc.book.release import colab_cell
 
     root = repository.find_root()
@@ -329,7 +330,7 @@ def cell(options: argparse.Namespace) -> int:
         for chapter in colab_cell.write_all(root):
             print(f"wrote the first cell of {chapter}")
     else:
-        print(colab_cell.expected(root))
+        print(colab_cell.cell(repository.address(root), gensrc.__version__))
     return 0
 
 

@@ -9,7 +9,6 @@ All functions raise ValueError for no text at all, and for columns of unequal le
 ImportError without the package.
 """
 
-import importlib
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -91,7 +90,7 @@ def sentence_chrf(
     Their mean is not the chrF of the corpus.
     """
     _check(texts, references)
-    metric = _package("sacrebleu.metrics").CHRF()
+    metric = _sacrebleu().CHRF()
     pairs = zip(texts, references, strict=True)
     return torch.tensor(
         [metric.sentence_score(text, [reference]).score for text, reference in pairs]
@@ -127,9 +126,7 @@ def rouge(
         raise ValueError(
             f"kind has to be one of {', '.join(ROUGE_KINDS)}, not {kind!r}"
         )
-    scorer = _package("rouge_score.rouge_scorer").RougeScorer(
-        [kind], use_stemmer=stemmer
-    )
+    scorer = _rouge_score().RougeScorer([kind], use_stemmer=stemmer)
     pairs = zip(texts, references, strict=True)
     scores = torch.tensor(
         [scorer.score(reference, text)[kind] for text, reference in pairs]
@@ -211,21 +208,32 @@ def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
 def _score(
     metric: str, texts: Sequence[str], references: Sequence[str], **settings: Any
 ) -> Score:
-    counted = getattr(_package("sacrebleu.metrics"), metric)(**settings)
+    counted = getattr(_sacrebleu(), metric)(**settings)
     value = counted.corpus_score(list(texts), [list(references)]).score
     return Score(float(value), str(counted.get_signature()))
 
 
-def _package(module: str) -> Any:
-    """A module of sacrebleu or rouge-score, which only these functions need."""
+def _sacrebleu() -> Any:
     try:
-        return importlib.import_module(module)
+        from sacrebleu import metrics
     except ImportError as error:
-        name = module.partition(".")[0].replace("_", "-")
-        raise ImportError(
-            f"This score needs the package {name}: install it, or gensrc with its "
-            'extra "text".'
-        ) from error
+        raise _lacking("sacrebleu") from error
+    return metrics
+
+
+def _rouge_score() -> Any:
+    try:
+        from rouge_score import rouge_scorer
+    except ImportError as error:
+        raise _lacking("rouge-score") from error
+    return rouge_scorer
+
+
+def _lacking(package: str) -> ImportError:
+    return ImportError(
+        f"This score needs the package {package}: install it, or gensrc with its extra "
+        '"text".'
+    )
 
 
 def _check(texts: Sequence[str], others: Sequence[str]) -> None:

@@ -59,11 +59,11 @@ def publish(root: Path, name: str, tag: str, out: Path, host: str = HOST) -> lis
 
 def stamped(path: Path, old: str, new: str) -> str:
     """The notebook's text with the address `new`, and its owner/name alone, for `old`; every other byte stays."""
-    _check_first_cell(path, repository.read_raw(path), colab_cell.cell(old, gensrc.__version__))
+    _check_first_cell(path, repository.read_raw(path), old)
     text = path.read_text(encoding="utf8")
     for before, after in ((old, new), (_name(old), _name(new))):
         text = re.sub(rf"{re.escape(before)}(?![\w-])", after, text)
-    _check_first_cell(path, json.loads(text), colab_cell.cell(new, gensrc.__version__))
+    _check_first_cell(path, json.loads(text), new)
     return text
 
 
@@ -71,8 +71,9 @@ def _name(address: str) -> str:
     return "/".join(address.split("/")[-2:])
 
 
-def _check_first_cell(path: Path, nb: dict[str, Any], expected: str) -> None:
+def _check_first_cell(path: Path, nb: dict[str, Any], address: str) -> None:
     cells = repository.code_cells(nb)
+    expected = colab_cell.cell(address, gensrc.__version__, colab_cell.extra(nb))
     if not cells or repository.source(cells[0]) != expected:
         raise BookError(f"{path.name}: its first code cell is not the one that `gensrc-book cell` prints.")
 

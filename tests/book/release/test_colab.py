@@ -197,8 +197,9 @@ def test_the_cell_names_the_tag_of_its_version() -> None:
     assert names["archive"] == "https://example.org/o/n/archive/refs/tags/v1.2.3.zip"
 
 
-def test_the_cell_keeps_the_rules_for_code_in_chapters() -> None:
-    source = colab_cell.cell("https://github.com/OWNER/generative-ai-from-source", gensrc.__version__)
+@pytest.mark.parametrize("extra", ["", "text"])
+def test_the_cell_keeps_the_rules_for_code_in_chapters(extra: str) -> None:
+    source = colab_cell.cell("https://github.com/OWNER/generative-ai-from-source", gensrc.__version__, extra)
     lines = [line for line in source.splitlines() if line.strip() and not line.strip().startswith("#")]
     assert len(lines) <= chapter_rules.MOST_LINES
     for command in (["format", "-"], ["check", "--output-format=concise", "-"]):
