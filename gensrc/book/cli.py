@@ -132,7 +132,7 @@ def _add_checking(commands: argparse._SubParsersAction) -> None:
     one = _add(commands, "clean", clean, "take out what makes diffs noisy")
     _add_chapters(one, "default: all")
 
-    one = _add(commands, "check", check, "say which rules chapters, articles.yml, errata.yml and data cards break")
+    one = _add(commands, "check", check, "say which rules chapters, the .yml files of book/ and data cards break")
     _add_chapters(one, "default: all, and the other files too")
 
 
@@ -259,7 +259,7 @@ def clean(options: argparse.Namespace) -> int:
 def check(options: argparse.Namespace) -> int:
     """Without a name: all chapters and whatever else people write by hand."""
     from gensrc.book.checks import chapter_rules
-    from gensrc.book.pages import articles, datasets, errata
+    from gensrc.book.pages import articles, datasets, errata, questions
     from gensrc.book.run import cost_line
 
     root = repository.find_root()
@@ -268,7 +268,7 @@ def check(options: argparse.Namespace) -> int:
     problems += [f"{chapter}: {problem}" for chapter in chapters for problem in cost_line.problems(root, chapter)]
     problems += chapter_rules.clashes(root)
     if not options.chapter:
-        for page in (articles, errata, datasets):
+        for page in (articles, errata, questions, datasets):
             problems += page.problems_of(root)
     print("\n".join(problems) or "All that was checked keeps the rules.")
     return 1 if problems else 0

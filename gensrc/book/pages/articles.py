@@ -5,7 +5,7 @@ exist, `problems` compares the two, and `page` writes the page of the site.
 """
 
 import html
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from gensrc.book.pages import schema
 from gensrc.book.repository import BookError
 
 FILE = "book/articles.yml"
+PLACE = r"[^#\s]+#[^#\s]+"  # a heading of a chapter: "<chapter>#<anchor>"
 NUMBER = {"type": "integer", "minimum": 1, "description": "a whole number from 1"}
 NAME = {
     "type": "string",
@@ -158,6 +159,20 @@ def _heading_problems(heading: Heading, where: str, names: list[str], written: M
         yield f"{where}: notebooks/{heading.chapter}.ipynb has no heading with the anchor {heading.anchor!r}."
 
 
+def place_problem(place: str, anchors: Mapping[str, Collection[str]]) -> str:
+    """Why "<chapter>#<anchor>" leads nowhere, or "": `anchors` maps each chapter that exists to its anchors."""
+    chapter, _, anchor = place.partition("#")
+    if chapter not in anchors:
+        return f"`shown` names the chapter {chapter}, which does not exist."
+    return "" if anchor in anchors[chapter] else f"the chapter {chapter} has no heading with the anchor {anchor}."
+
+
+def place_link(place: str, titles: Mapping[str, str]) -> str:
+    """A link to "<chapter>#<anchor>" under the chapter's title."""
+    chapter, _, anchor = place.partition("#")
+    return f"[{titles[chapter]}](/notebooks/{chapter}.ipynb#{anchor})"
+
+
 def page(root: Path) -> str:
     """The page of the site that shows the map of the repository at `root`, as MyST text."""
     return render(load(root / FILE), written_chapters(root))
@@ -184,7 +199,7 @@ def _section(article: Article, book: ArticleMap, written: Mapping[str, Written])
     return "\n".join(
         [
             f"## Part {article.part}. {article.part_title}\n",
-            f"{_chinese(article.title)}\\\n*{article.english}*\n",
+            f"{chinese(article.title)}\\\n*{article.english}*\n",
             f"{article.content}\n",
             f"### Chapters of part {article.part}\n",
             *own,
@@ -201,7 +216,7 @@ def _item(heading: Heading, chapters: Mapping[str, Chapter], written: Mapping[st
     for name in heading.chapters:
         answers.append(_link(chapters[name], written, heading.anchor if name == heading.chapter else ""))
     lines = [
-        f"- {_chinese(heading.zh)}\\",
+        f"- {chinese(heading.zh)}\\",
         f"  **{heading.en}**\\",
         f"  {heading.content}\\",
         f"  → {', '.join(answers)}",
@@ -218,7 +233,7 @@ def _link(chapter: Chapter, written: Mapping[str, Written], anchor: str = "") ->
     return f"[{chapter.number} {written[chapter.name].title}]({target})"
 
 
-def _chinese(text: str) -> str:
+def chinese(text: str) -> str:
     """Chinese text, marked so that a screen reader changes its voice; MyST's own spans keep no `lang`."""
     return f'<span lang="zh">{_escape(text)}</span>'
 

@@ -73,11 +73,7 @@ ENTRY = schema.fields(
         },
         **{name: schema.TEXT for name in ("where", "printed", "happens", "right")},
         "sources": schema.TEXTS,
-        "shown": {
-            "type": "string",
-            "pattern": r"^([^#\s]+#[^#\s]+)?$",
-            "description": '"" or "<chapter>#<anchor>"',
-        },
+        "shown": {"type": "string", "pattern": f"^({articles.PLACE})?$", "description": '"" or "<chapter>#<anchor>"'},
     }
 )
 
@@ -116,19 +112,9 @@ def problems(
             found.append(f"{wrong}: the errata of {article} must be numbered in order; {wanted} belongs here.")
     for erratum in errata:
         found += [f"{erratum.id}: references.bib has no {key}." for key in erratum.sources if key not in keys]
-        found += _shown_problems(erratum, anchors)
+        if erratum.shown and (fault := articles.place_problem(erratum.shown, anchors)):
+            found.append(f"{erratum.id}: {fault}")
     return found
-
-
-def _shown_problems(erratum: Erratum, anchors: Mapping[str, Collection[str]]) -> list[str]:
-    chapter, _, anchor = erratum.shown.partition("#")
-    if not chapter:
-        return []
-    if chapter not in anchors:
-        return [f"{erratum.id}: `shown` names the chapter {chapter}, which does not exist."]
-    if anchor not in anchors[chapter]:
-        return [f"{erratum.id}: the chapter {chapter} has no heading with the anchor {anchor}."]
-    return []
 
 
 def bibliography_keys(path: Path) -> set[str]:
@@ -229,5 +215,4 @@ def _linked(text: str) -> str:
 def _shown(erratum: Erratum, chapters: Mapping[str, str]) -> str:
     if not erratum.shown:
         return "Not shown yet."
-    chapter, _, anchor = erratum.shown.partition("#")
-    return f"Shown in [{chapters[chapter]}](/notebooks/{chapter}.ipynb#{anchor})."
+    return f"Shown in {articles.place_link(erratum.shown, chapters)}."

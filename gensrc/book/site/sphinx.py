@@ -45,7 +45,7 @@ MISLEADING = {
     '<summary aria-label="Toggle hidden content">': "<summary>",
     '<div role="list" class="citation-list">': '<div class="citation-list">',
 }
-GENERATED = ("articles", "errata", "datasets", "results")
+GENERATED = ("articles", "questions", "errata", "datasets", "results")
 THEBE = re.compile(r'<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName = .*?</script>', re.DOTALL)
 
 
