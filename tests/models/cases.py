@@ -27,6 +27,7 @@ from gensrc.models.sequences.recurrent import RecurrentLM
 from gensrc.models.sequences.wavenet import WaveNet
 from gensrc.models.transformers.bert import LeftToRight, MaskedLM
 from gensrc.models.transformers.bert_heads import BertClassifier, BertSpanReader
+from gensrc.models.transformers.diffusion import MaskedDiffusion
 from gensrc.models.transformers.gpt import GPT
 from gensrc.models.transformers.transformer import Config, Transformer
 from gensrc.models.vae.convolutional import ConvVAE
@@ -73,6 +74,7 @@ def marks() -> Tensor:
 
 GREY = (1, 4, 4)
 SMALL = {"image_shape": GREY, "hidden_dim": 4, "latent_dim": 2}
+GPT_SIZES = {"vocab_size": 11, "max_length": 8, "embed_dim": 8, "num_heads": 2, "num_layers": 1}
 BERT = {"vocab_size": 11, "max_length": 8, "embed_dim": 8, "num_heads": 2, "num_layers": 1, "dropout": 0.0}
 LABELS = torch.tensor([0, 1, 1])
 
@@ -122,9 +124,8 @@ CASES = {
         )
         for m in (0, 2)
     },
-    "GPT": Case(
-        GPT, {"vocab_size": 11, "max_length": 8, "embed_dim": 8, "num_heads": 2, "num_layers": 1}, lambda: (ids(3, 5),)
-    ),
+    "GPT": Case(GPT, GPT_SIZES, lambda: (ids(3, 5),)),
+    "masked diffusion": Case(MaskedDiffusion, GPT_SIZES, lambda: (ids(3, 4),)),
     "masked": Case(MaskedLM, BERT, lambda: (rows(),)),
     "left to right": Case(LeftToRight, BERT, lambda: (rows(),)),
     "BERT classifier": Case(BertClassifier, {"num_classes": 2, **BERT}, lambda: (rows(), LABELS)),
