@@ -156,6 +156,15 @@ def test_unmasked_tokens_do_not_enter_the_loss_and_no_place_sees_its_own_masked_
     assert torch.equal(first[0, ::2], second[0, ::2])
 
 
+def test_the_network_is_that_of_a_gpt_but_sees_later_tokens():
+    model = small()
+    one = torch.tensor([[1], [MASK]])  # of a single token, the causal mask hides nothing
+    torch.testing.assert_close(model(one), model.gpt(one)[..., :-1])
+    rows = torch.tensor([[1, MASK, 0], [1, MASK, 2]])
+    first, second = model(rows)
+    assert (first[0] - second[0]).abs().max() > 1e-3
+
+
 # --- sampling ---
 
 
