@@ -27,6 +27,7 @@ from gensrc.models.sequences.recurrent import RecurrentLM
 from gensrc.models.sequences.wavenet import WaveNet
 from gensrc.models.transformers.bert import LeftToRight, MaskedLM
 from gensrc.models.transformers.bert_heads import BertClassifier, BertSpanReader
+from gensrc.models.transformers.block_diffusion import BlockDiffusion
 from gensrc.models.transformers.diffusion import MaskedDiffusion
 from gensrc.models.transformers.gpt import GPT
 from gensrc.models.transformers.transformer import Config, Transformer
@@ -126,6 +127,7 @@ CASES = {
     },
     "GPT": Case(GPT, GPT_SIZES, lambda: (ids(3, 5),)),
     "masked diffusion": Case(MaskedDiffusion, GPT_SIZES, lambda: (ids(3, 4),)),
+    "block diffusion": Case(BlockDiffusion, {**GPT_SIZES, "block": 2}, lambda: (ids(3, 4),)),
     "masked": Case(MaskedLM, BERT, lambda: (rows(),)),
     "left to right": Case(LeftToRight, BERT, lambda: (rows(),)),
     "BERT classifier": Case(BertClassifier, {"num_classes": 2, **BERT}, lambda: (rows(), LABELS)),

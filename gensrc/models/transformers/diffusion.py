@@ -6,8 +6,7 @@ NeurIPS 2024, are the sources of the bound with the weight 1/t; Hoogeboom and ot
 Autoregressive Diffusion Models, ICLR 2022, and Ou and others, Your Absorbing Discrete
 Diffusion Secretly Models the Conditional Distributions of Clean Data, ICLR 2025, of its
 form with the number of masked tokens; Nie and others, Large Language Diffusion Models,
-2025, of filling in by confidence; Arriola and others, Block Diffusion, ICLR 2025, of
-`BlockDiffusion`.
+2025, of filling in by confidence.
 
 The bound: of a text of T tokens mask k random ones, with k uniform on 1 to T. Then
 
@@ -160,8 +159,8 @@ class MaskedDiffusion(nn.Module):
     def predict(
         self, noisy: Int[Tensor, "n time"], clean: Int[Tensor, "n time"]
     ) -> Float[Tensor, "n time vocab"]:
-        """The logits of each place; `clean`, the text itself, is for `BlockDiffusion`,
-        which sees it in earlier blocks."""
+        """The logits of each place. The text itself, `clean`, is not looked at: this is
+        for models that know a part of it, such as `BlockDiffusion`."""
         return self.read(noisy)
 
     def block_size(self, time: int) -> int:
