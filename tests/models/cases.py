@@ -30,6 +30,7 @@ from gensrc.models.transformers.bert_heads import BertClassifier, BertSpanReader
 from gensrc.models.transformers.block_diffusion import BlockDiffusion
 from gensrc.models.transformers.diffusion import MaskedDiffusion
 from gensrc.models.transformers.gpt import GPT
+from gensrc.models.transformers.nonautoregressive import CTCTranslator, MaskPredict
 from gensrc.models.transformers.transformer import Config, Transformer
 from gensrc.models.vae.convolutional import ConvVAE
 from gensrc.models.vae.discretized import DiscretizedVAE
@@ -77,6 +78,7 @@ GREY = (1, 4, 4)
 SMALL = {"image_shape": GREY, "hidden_dim": 4, "latent_dim": 2}
 GPT_SIZES = {"vocab_size": 11, "max_length": 8, "embed_dim": 8, "num_heads": 2, "num_layers": 1}
 BERT = {"vocab_size": 11, "max_length": 8, "embed_dim": 8, "num_heads": 2, "num_layers": 1, "dropout": 0.0}
+PAIR = {"config": Config(8, 2, 1, 8), "source_vocab": 11, "target_vocab": 11}
 LABELS = torch.tensor([0, 1, 1])
 
 
@@ -132,11 +134,9 @@ CASES = {
     "left to right": Case(LeftToRight, BERT, lambda: (rows(),)),
     "BERT classifier": Case(BertClassifier, {"num_classes": 2, **BERT}, lambda: (rows(), LABELS)),
     "BERT spans": Case(BertSpanReader, BERT, lambda: (rows(), torch.tensor([[5, 6]] * 3))),
-    "Transformer": Case(
-        Transformer,
-        {"config": Config(8, 2, 1, 8), "source_vocab": 11, "target_vocab": 11},
-        lambda: (ids(3, 5), ids(3, 4)),
-    ),
+    "Transformer": Case(Transformer, PAIR, lambda: (ids(3, 5), ids(3, 4))),
+    "mask-predict": Case(MaskPredict, {**PAIR, "max_target": 6}, lambda: (ids(3, 5), ids(3, 4))),
+    "CTC": Case(CTCTranslator, PAIR, lambda: (ids(3, 5), ids(3, 4))),
     "classifier": Case(
         ImageClassifier, {"image_size": 8, "width": 2, "num_classes": 2}, lambda: (pictures(3, 1, 8, 8), LABELS)
     ),
