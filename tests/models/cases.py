@@ -28,6 +28,7 @@ from gensrc.models.sequences.wavenet import WaveNet
 from gensrc.models.transformers.bert import LeftToRight, MaskedLM
 from gensrc.models.transformers.bert_heads import BertClassifier, BertSpanReader
 from gensrc.models.transformers.block_diffusion import BlockDiffusion
+from gensrc.models.transformers.blockwise import BlockwiseGPT
 from gensrc.models.transformers.diffusion import MaskedDiffusion
 from gensrc.models.transformers.gpt import GPT
 from gensrc.models.transformers.nonautoregressive import CTCTranslator, MaskPredict
@@ -128,6 +129,7 @@ CASES = {
         for m in (0, 2)
     },
     "GPT": Case(GPT, GPT_SIZES, lambda: (ids(3, 5),)),
+    "blockwise": Case(BlockwiseGPT, {**GPT_SIZES, "num_ahead": 3}, lambda: (ids(3, 5),)),
     "masked diffusion": Case(MaskedDiffusion, GPT_SIZES, lambda: (ids(3, 4),)),
     "block diffusion": Case(BlockDiffusion, {**GPT_SIZES, "block": 2}, lambda: (ids(3, 4),)),
     "masked": Case(MaskedLM, BERT, lambda: (rows(),)),
