@@ -46,14 +46,15 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=4)
     parser.add_argument("--tokens", type=int, default=190)
     parser.add_argument("--gamma", type=int, nargs="+", default=[2, 4])
-    parser.add_argument("--orders", type=int, nargs="+", default=[4, 6])
+    parser.add_argument("--orders", type=int, nargs="+", default=[3, 4])
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     letters = Vocabulary.of(shakespeare("train").texts, unknown="unk")
     model = load_weights("shakespeare-gpt", GPT(**CONFIG), config=CONFIG).eval()
-    text = torch.cat([letters.encode(play) for play in shakespeare("train").texts])[None]
+    text = torch.cat([letters.encode(play) for play in shakespeare("train").texts])
     drafts: dict[str, Draft] = {
-        f"{order}-grams": NGramDraft(NGram(text, order=order, vocab_size=len(letters))) for order in args.orders
+        f"{order}-grams": NGramDraft(NGram(text[None], order=order, vocab_size=len(letters)), text)
+        for order in args.orders
     }
     drafts["look-up"] = PromptLookup(len(letters), longest=6, shortest=3)
     play = letters.encode(shakespeare("validation").texts[0])

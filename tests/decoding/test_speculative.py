@@ -315,6 +315,11 @@ def test_the_n_gram_draft_has_the_tables_probabilities() -> None:
         wanted = draft.model.probs(torch.tensor(text))
         assert torch.allclose(draft.logits(torch.tensor([text]))[0].exp(), wanted)
     assert len(draft.known) == 2, "what is asked again is not computed again"
+    text = torch.tensor([0, 1, 2, 2, 1, 0, 1, 2])
+    ready = NGramDraft(draft.model, text)
+    assert ready.known.keys() == {(0, 1), (1, 2), (2, 2), (2, 1), (1, 0)}
+    for context, row in ready.known.items():
+        assert torch.allclose(row[0].exp(), draft.model.probs(torch.tensor(context)))
     first = NGramDraft(NGram(torch.tensor([[0, 1, 1, 2]]), order=1, vocab_size=3, discount=0.0))
     assert first.logits(torch.tensor([[2, 2]]))[0].exp().tolist() == pytest.approx([0.25, 0.5, 0.25])
 
