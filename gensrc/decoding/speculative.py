@@ -15,8 +15,8 @@ which is 1 - TV, with TV the total variation distance.
 
     table = NGram(ids[None], order=4, vocab_size=gpt.vocab_size)
     draft = NGramDraft(table, ids)
-    cool = partial(with_temperature, temperature=0.7)
-    speculate(gpt, draft, prompt, max_new_tokens=200, filters=[lambda x, _: cool(x)])
+    cool = lambda logits, ids: with_temperature(logits, 0.7)
+    speculate(gpt, draft, prompt, max_new_tokens=200, filters=[cool])
     speculate(gpt, draft, prompt, max_new_tokens=200, filters=[likeliest])  # greedy
 
 Deviations: filters, such as a temperature, are applied to p and q alike; a draft may

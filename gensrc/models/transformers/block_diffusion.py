@@ -97,7 +97,9 @@ class BlockDiffusion(MaskedDiffusion):
         """The function `unmask` on one block after the other; an iterator over the
         rows, as given and as they are after each step.
 
-        settings: those of the function; the steps are those of each block.
+        settings: those of the function; the steps are those of each block. With one
+            step, a block's tokens are drawn all at once, as in the semi-autoregressive
+            decoding of Wang, Zhang and Chen, EMNLP 2018.
 
         A prompt may mask any places. Keys and values of earlier blocks are computed
         once. Raises ValueError as the function does, for a token outside the

@@ -40,6 +40,7 @@ from gensrc.models.distributions import sample_categorical
 from gensrc.models.transformers.gpt import GPT
 from gensrc.models.transformers.transformer import Cache
 
+GOLDEN = (math.sqrt(5) - 1) / 2
 ORDERS = ("random", "confidence")
 LONGEST = 12
 """Tokens of a block whose masks are enumerated: there are 2^12 - 1 of them."""
@@ -53,12 +54,13 @@ def masked_places(
 ) -> Bool[Tensor, "count size"]:
     """`count` rows with 1 to `size` places True, each number and each place as likely.
 
-    The numbers are spread over the rows: their rates are 1 / count apart, counted on
-    from a random one, as in Kingma and others, Variational Diffusion Models, 2021. So
-    the mean over the rows varies less than that of independent numbers.
+    The numbers are spread over the rows, so that a mean over these varies less than
+    with independent ones: from a random rate on (0, 1] the next is always GOLDEN
+    further, modulo 1, so that the rates of any run of rows lie about equally far apart.
+    In Kingma and others, Variational Diffusion Models, 2021, they are 1 / count apart.
     """
     start = torch.rand((), generator=generator, dtype=torch.float64)
-    rates = (start + torch.arange(count) / count) % 1
+    rates = (start + GOLDEN * torch.arange(count, dtype=torch.float64)) % 1
     numbers = (rates * size).long().clamp(max=size - 1) + 1
     permuted = torch.rand(count, size, generator=generator).argsort(1)
     return permuted < numbers[:, None]
@@ -197,8 +199,8 @@ class MaskedDiffusion(nn.Module):
         """
         self._check(ids)
         check_sizes(samples=samples)
-        nats = self._estimate(ids.repeat(samples, 1), generator)
-        return nats.sum(1).view(samples, -1).mean(0)
+        nats = self._estimate(ids.repeat_interleave(samples, 0), generator)
+        return nats.sum(1).view(-1, samples).mean(1)
 
     def _estimate(
         self, ids: Tensor, generator: torch.Generator | None

@@ -142,8 +142,10 @@ def test_every_number_of_masked_places_and_every_place_is_as_likely():
     for number in range(1, 6):
         rows = places[places.sum(1) == number]
         assert rows.float().mean(0).tolist() == pytest.approx([number / 5] * 5, abs=0.03)
-    # Rows that are a multiple of the size have each number equally often.
-    assert masked_places(35, 5, generator=generator).sum(1).bincount()[1:].tolist() == [7] * 5
+    # Any run of rows has each number about equally often; in 35 independent ones it would vary by 2.4, in 200 by 5.7.
+    numbers = masked_places(200, 5, generator=generator).sum(1)
+    for run in (numbers, *numbers.unfold(0, 35, 7)):
+        assert (run.bincount(minlength=6)[1:] - len(run) / 5).abs().max() <= 2
 
 
 def test_unmasked_tokens_do_not_enter_the_loss_and_no_place_sees_its_own_masked_token():
