@@ -21,7 +21,8 @@ from gensrc.checkpoints import load_weights
 from gensrc.data.text import shakespeare
 from gensrc.data.vocabulary import Vocabulary
 from gensrc.decoding import generate, sampler
-from gensrc.decoding.speculative import Draft, NGramDraft, PromptLookup, Speculation, likeliest, speculate
+from gensrc.decoding.drafts import Draft, NGramDraft, PromptLookup
+from gensrc.decoding.speculative import Speculation, likeliest, speculate
 from gensrc.models.sequences.ngram import NGram
 from gensrc.models.transformers.gpt import GPT
 
