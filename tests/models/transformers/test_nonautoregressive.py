@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gensrc.data.vocabulary import PAD
@@ -197,6 +198,13 @@ def test_collapse_merges_equal_neighbours_and_leaves_out_blanks():
         assert row == target + [PAD] * (6 - len(target))
     assert collapse(rows[:2]).tolist() == [[5, 5, 6], [7, 0, 0]]
     assert collapse(rows[2:3]).shape == (1, 0)
+
+
+def test_places_of_a_sources_padding_write_nothing():
+    model = aligner()
+    model.forward = lambda source: F.one_hot(torch.arange(1, 7).expand(len(source), 6), VOCAB).float()
+    written = model.translate(padded(tokens(2, 3), 3, 2))
+    assert written.tolist() == [[1, 2, 3, 4, 5, 6], [1, 2, 3, 4, PAD, PAD]]
 
 
 def test_a_target_may_need_all_places_but_no_more():
