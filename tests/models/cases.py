@@ -27,7 +27,11 @@ from gensrc.models.sequences.recurrent import RecurrentLM
 from gensrc.models.sequences.wavenet import WaveNet
 from gensrc.models.transformers.bert import LeftToRight, MaskedLM
 from gensrc.models.transformers.bert_heads import BertClassifier, BertSpanReader
+from gensrc.models.transformers.block_diffusion import BlockDiffusion
+from gensrc.models.transformers.blockwise import BlockwiseGPT
+from gensrc.models.transformers.diffusion import MaskedDiffusion
 from gensrc.models.transformers.gpt import GPT
+from gensrc.models.transformers.nonautoregressive import CTCTranslator, MaskPredict
 from gensrc.models.transformers.transformer import Config, Transformer
 from gensrc.models.vae.convolutional import ConvVAE
 from gensrc.models.vae.discretized import DiscretizedVAE
@@ -73,7 +77,9 @@ def marks() -> Tensor:
 
 GREY = (1, 4, 4)
 SMALL = {"image_shape": GREY, "hidden_dim": 4, "latent_dim": 2}
+GPT_SIZES = {"vocab_size": 11, "max_length": 8, "embed_dim": 8, "num_heads": 2, "num_layers": 1}
 BERT = {"vocab_size": 11, "max_length": 8, "embed_dim": 8, "num_heads": 2, "num_layers": 1, "dropout": 0.0}
+PAIR = {"config": Config(8, 2, 1, 8), "source_vocab": 11, "target_vocab": 11}
 LABELS = torch.tensor([0, 1, 1])
 
 
@@ -122,18 +128,17 @@ CASES = {
         )
         for m in (0, 2)
     },
-    "GPT": Case(
-        GPT, {"vocab_size": 11, "max_length": 8, "embed_dim": 8, "num_heads": 2, "num_layers": 1}, lambda: (ids(3, 5),)
-    ),
+    "GPT": Case(GPT, GPT_SIZES, lambda: (ids(3, 5),)),
+    "blockwise": Case(BlockwiseGPT, {**GPT_SIZES, "num_ahead": 3}, lambda: (ids(3, 5),)),
+    "masked diffusion": Case(MaskedDiffusion, GPT_SIZES, lambda: (ids(3, 4),)),
+    "block diffusion": Case(BlockDiffusion, {**GPT_SIZES, "block": 2}, lambda: (ids(3, 4),)),
     "masked": Case(MaskedLM, BERT, lambda: (rows(),)),
     "left to right": Case(LeftToRight, BERT, lambda: (rows(),)),
     "BERT classifier": Case(BertClassifier, {"num_classes": 2, **BERT}, lambda: (rows(), LABELS)),
     "BERT spans": Case(BertSpanReader, BERT, lambda: (rows(), torch.tensor([[5, 6]] * 3))),
-    "Transformer": Case(
-        Transformer,
-        {"config": Config(8, 2, 1, 8), "source_vocab": 11, "target_vocab": 11},
-        lambda: (ids(3, 5), ids(3, 4)),
-    ),
+    "Transformer": Case(Transformer, PAIR, lambda: (ids(3, 5), ids(3, 4))),
+    "mask-predict": Case(MaskPredict, {**PAIR, "max_target": 6}, lambda: (ids(3, 5), ids(3, 4))),
+    "CTC": Case(CTCTranslator, PAIR, lambda: (ids(3, 5), ids(3, 4))),
     "classifier": Case(
         ImageClassifier, {"image_size": 8, "width": 2, "num_classes": 2}, lambda: (pictures(3, 1, 8, 8), LABELS)
     ),
