@@ -172,6 +172,9 @@ articles:
 ERRATUM = """
 - {id: A0-E1, kind: stop, line: "1", where: W, printed: P., happens: H., right: R., sources: [Me26], shown: ""}
 """
+QUESTION = """
+- {id: why, en: Why?, zh: "为什么？", answer: So., shown: ["2-part/03-vae#the-idea"]}
+"""
 
 
 @pytest.mark.parametrize(
@@ -182,14 +185,16 @@ ERRATUM = """
         ("book/errata.yml", "A0-E1", "A0-E2", "A0-E2: the errata of A0 must be numbered in order; A0-E1 belongs here."),
         ("book/errata.yml", 'shown: ""', "shown: 2-part/03-vae#gone", "no heading with the anchor gone."),
         ("book/references.bib", "Me26", "You26", "A0-E1: references.bib has no Me26."),
+        ("book/questions.yml", "#the-idea", "#gone", "questions.yml, why: the chapter 2-part/03-vae has no heading"),
         ("gensrc/data/files/x/card.json", "{}", "[]", "x/card.json: it must be a mapping"),
     ],
 )
-def test_without_a_name_the_map_the_errata_and_the_cards_are_checked_too(
+def test_without_a_name_all_that_people_write_by_hand_is_checked_too(
     book: Any, file: str, old: str, new: str, problem: str
 ) -> None:
     check(book, lambda nb: None)
-    files = {"book/articles.yml": MAP, "book/errata.yml": ERRATUM, "book/references.bib": "@misc{Me26, title = {T}}\n"}
+    files = {"book/articles.yml": MAP, "book/errata.yml": ERRATUM, "book/questions.yml": QUESTION}
+    files["book/references.bib"] = "@misc{Me26, title = {T}}\n"
     if "card" in file:
         files[file] = "{}"
     for name, text in files.items():
