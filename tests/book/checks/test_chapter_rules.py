@@ -173,7 +173,7 @@ ERRATUM = """
 - {id: A0-E1, kind: stop, line: "1", where: W, printed: P., happens: H., right: R., sources: [Me26], shown: ""}
 """
 QUESTION = """
-- {id: why, en: Why?, zh: "为什么？", answer: So., shown: ["2-part/03-vae#the-idea"]}
+- {id: why, en: "Why?", zh: "为什么？", answer: So., shown: ["2-part/03-vae#the-idea"]}
 """
 
 
