@@ -53,10 +53,7 @@ class Reader:
         shared = min(self.text.shape[1], text.shape[1] - count)
         same = self.text[0, :shared] == text[0, :shared]
         known = int(same.cumprod(0).sum())
-        # Forget what was read beyond it: later keys and values are overwritten.
-        for layer in self.decoder.cache or []:
-            layer.length = known
-        self.decoder.seen = self.decoder.seen[:, :known]
+        self.decoder.rewind(known)
         self.text = text
         return self.decoder.read(text[:, known:])[0, -count:]
 

@@ -73,8 +73,13 @@ class IncrementalDecoder:
             self.positions, self.mask = places.clamp(min=0), places[:, None, None] >= 0
 
     @torch.inference_mode()
-    def read(self, ids: Int[Tensor, "batch time"]) -> Float[Tensor, "batch time vocab"]:
-        """Feed tokens; the logits of the token after each, given all earlier ones."""
+    def read(
+        self, ids: Int[Tensor, "batch time"]
+    ) -> Float[Tensor, "batch time *vocab"]:
+        """Feed tokens; the logits of the token after each, given all earlier ones.
+
+        Of a model with several heads (`BlockwiseGPT`), those of each head.
+        """
         time, start = ids.shape[1], 0
         given: dict[str, Tensor] = {}
         if self.cache is None:
@@ -86,6 +91,12 @@ class IncrementalDecoder:
             given["positions"] = self.positions[:, start:end]
             given["mask"] = self.mask[..., :end]
         return self.forward(ids, cache=self.cache, **given)[:, -time:]
+
+    def rewind(self, length: int) -> None:
+        """Forget all tokens that were fed but the first `length`."""
+        self.seen = self.seen[:, :length]
+        for each in self.cache or []:
+            each.length = length  # later keys and values are overwritten
 
     @torch.inference_mode()
     def reorder(self, rows: Int[Tensor, " batch"]) -> None:

@@ -9,11 +9,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from gensrc.data.vocabulary import PAD
-from gensrc.decoding.incremental import check_prompt
-from gensrc.decoding.speculative import Speculation
+from gensrc.decoding.incremental import IncrementalDecoder
+from gensrc.decoding.speculative import Speculation, check_one
 from gensrc.models.transformers.blockwise import BlockwiseGPT
-from gensrc.models.transformers.cache import KeyValueCache
 
 
 def agreed(block: Int[Tensor, " k"], choices: Int[Tensor, " k"]) -> int:
@@ -35,42 +33,25 @@ def blockwise(
     tells how much of it is kept, and all heads write the next block after that.
 
     The first token of a block is certain and thus not counted as proposed. Raises
-    ValueError in training mode, for other than one prompt, an empty or a padded one,
-    `max_new_tokens` below 1, and more tokens than the model's context holds.
+    ValueError for other than one prompt, a padded one, and as `IncrementalDecoder`
+    does.
     """
-    _check(model, prompt, max_new_tokens)
+    decoder = IncrementalDecoder(model, prompt, max_new_tokens=max_new_tokens)
+    check_one(prompt)
     done, end = Speculation(prompt), prompt.shape[1] + max_new_tokens
-    cache = [KeyValueCache(end) for _ in model.gpt.encoder.blocks]
-    block = model(prompt, cache=cache)[0, -1].argmax(-1)
+    block = decoder.read(prompt)[0, -1].argmax(-1)
     done.calls = 1
     while (time := done.ids.shape[1]) + 1 < end:
         block = block[: end - time]
-        choices = model(block[None], cache=cache)[0].argmax(-1)
+        choices = decoder.read(block[None])[0].argmax(-1)
         kept = agreed(block, choices[:, 0])
         done.ids = torch.cat([done.ids, block[None, :kept]], 1)
         done.calls += 1
         done.proposed += len(block) - 1
         done.tested += min(kept, len(block) - 1)
         done.accepted += kept - 1
-        for layer in cache:
-            layer.length = time + kept  # what was not kept is forgotten
+        decoder.rewind(time + kept)
         block = choices[kept - 1]
     # One token may be missing, which is certain.
     done.ids = torch.cat([done.ids, block[None, : end - time]], 1)
     return done
-
-
-def _check(model: BlockwiseGPT, prompt: Tensor, max_new_tokens: int) -> None:
-    if model.training:
-        raise ValueError("the model is in training mode: call model.eval() first")
-    check_prompt(prompt, max_new_tokens)
-    if len(prompt) != 1:
-        raise ValueError(f"one text at a time, not {len(prompt)}")
-    if bool((prompt == PAD).any()):
-        raise ValueError("one text needs no padding: leave it out of the prompt")
-    room = prompt.shape[1] + max_new_tokens
-    if room > model.gpt.max_length:
-        raise ValueError(
-            f"prompt and new tokens are {room} together, more than the context of "
-            f"{model.gpt.max_length}: shorten the prompt, or ask for fewer new tokens"
-        )

@@ -32,10 +32,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from gensrc.data.vocabulary import PAD
 from gensrc.decoding.drafts import Draft, Reader, vocab_size
 from gensrc.decoding.filters import Filter, draw
 from gensrc.decoding.incremental import check_prompt
-from gensrc.models.checks import check_logits, check_sizes
+from gensrc.models.checks import check_logits, check_sizes, readable
 
 # --- the rule ---
 
@@ -159,8 +160,8 @@ def speculate(
     stop_tokens: the text ends with the first of these.
     source, use_cache: those of `IncrementalDecoder`.
 
-    Raises ValueError for a draft with another vocabulary, more than one prompt, a gamma
-    below 1, and as `IncrementalDecoder` does.
+    Raises ValueError for a draft with another vocabulary, more than one prompt or a
+    padded one, a gamma below 1, and as `IncrementalDecoder` does.
     """
     _check(model, draft, prompt, max_new_tokens, gamma)
     reader = Reader(
@@ -227,16 +228,23 @@ def probabilities(
     return logits.double().softmax(-1)
 
 
-def _check(
-    model: nn.Module, draft: Draft, prompt: Tensor, max_new_tokens: int, gamma: int
-) -> None:
-    check_prompt(prompt, max_new_tokens)
-    check_sizes(gamma=gamma)
+def check_one(prompt: Tensor) -> None:
+    """Raises ValueError for other than one prompt, and a padded one."""
     if len(prompt) != 1:
         raise ValueError(
             f"one text at a time, not {len(prompt)}: each accepts another number of "
             "tokens"
         )
+    if readable(prompt) and bool((prompt == PAD).any()):
+        raise ValueError("one text needs no padding: leave it out of the prompt")
+
+
+def _check(
+    model: nn.Module, draft: Draft, prompt: Tensor, max_new_tokens: int, gamma: int
+) -> None:
+    check_prompt(prompt, max_new_tokens)
+    check_sizes(gamma=gamma)
+    check_one(prompt)
     if draft.vocab_size != vocab_size(model):
         raise ValueError(
             f"the draft has {draft.vocab_size} tokens and the model "

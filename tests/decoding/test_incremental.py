@@ -102,12 +102,12 @@ def test_cache_memory_is_allocated_once() -> None:
     assert kept.length == 10
 
 
-def test_setting_the_length_back_overwrites_later_tokens() -> None:
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_what_is_rewound_is_forgotten(use_cache: bool) -> None:
     model, ids, other = gpt(), tokens(1, 12), tokens(1, 12, seed=1)
-    reader = IncrementalDecoder(model, ids, max_new_tokens=1)
+    reader = IncrementalDecoder(model, ids, max_new_tokens=1, use_cache=use_cache)
     reader.read(ids)
-    for each in reader.cache or []:
-        each.length = 5
+    reader.rewind(5)
     mixed = torch.cat([ids[:, :5], other[:, 5:]], 1)
     with torch.no_grad():
         assert torch.allclose(reader.read(other[:, 5:]), model(mixed)[:, 5:], atol=1e-5)

@@ -302,6 +302,7 @@ def test_a_text_may_fill_the_context_and_one_token_needs_no_proposal() -> None:
         ({"draft": ModelDraft(gpt())}, "the draft has 20 tokens and the model 3"),
         ({"prompt": PROMPT.expand(2, -1)}, "one text at a time, not 2"),
         ({"prompt": PROMPT[:, :0]}, "the prompt is empty"),
+        ({"prompt": torch.tensor([[0, 1]])}, "one text needs no padding"),
         ({"gamma": 0}, "gamma must be at least 1, not 0"),
         ({"max_new_tokens": 0}, "max_new_tokens must be at least 1, not 0"),
         ({"max_new_tokens": 10}, "13 together, more than the context of 12"),

@@ -42,7 +42,7 @@ def check(root: Path, chapter: str) -> list[str]:
         problems.append("the file holds noise of an execution or an editor: run gensrc-book clean")
     cells = repository.code_cells(nb)
     if not cells or repository.source(cells[0]) != colab_cell.expected(root, nb):
-        problems.append("the first code cell is not the one that `gensrc-book cell` prints: gensrc-book cell --write")
+        problems.append("the first code cell is not the one that belongs there: gensrc-book cell --write")
     prints = staleness.Fingerprints(root)
     problems += prints.settings(nb)
     used = staleness.distributions(prints.reached(staleness.code_of(nb)))

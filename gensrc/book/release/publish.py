@@ -75,7 +75,7 @@ def _check_first_cell(path: Path, nb: dict[str, Any], address: str) -> None:
     cells = repository.code_cells(nb)
     expected = colab_cell.cell(address, gensrc.__version__, colab_cell.extra(nb))
     if not cells or repository.source(cells[0]) != expected:
-        raise BookError(f"{path.name}: its first code cell is not the one that `gensrc-book cell` prints.")
+        raise BookError(f"{path.name}: its first code cell is not the one that `gensrc-book cell --write` puts there.")
 
 
 def push(root: Path, folder: Path, remote: str, tag: str) -> None:

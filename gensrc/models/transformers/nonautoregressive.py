@@ -30,6 +30,7 @@ from gensrc.models.transformers.transformer import (
     Decoder,
     Encoder,
     TokenEmbedding,
+    source_mask,
     token_mask,
 )
 
@@ -49,9 +50,8 @@ class ParallelTranslator(nn.Module):
 
         Raises ValueError for a source without tokens, and one of another vocabulary.
         """
-        x, mask = self.source(source), token_mask(source)
-        if readable(source) and not bool(mask.any(-1).all()):
-            raise ValueError("a source has no token but padding: leave this pair out")
+        x = self.source(source)
+        mask = source_mask(source)
         return {"memory": self.encoder(x, mask=mask), "memory_mask": mask}
 
     def _check_target(self, source: Tensor, target: Tensor) -> None:

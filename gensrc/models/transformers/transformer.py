@@ -36,7 +36,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from gensrc.data.vocabulary import PAD
-from gensrc.models.checks import check_shape, check_texts, widened
+from gensrc.models.checks import check_shape, check_texts, readable, widened
 from gensrc.models.transformers.attention import MultiHeadAttention
 from gensrc.models.transformers.positions import (
     POSITIONS,
@@ -367,6 +367,15 @@ def token_mask(ids: Int[Tensor, "batch key"]) -> Bool[Tensor, "batch 1 1 key"]:
     return (ids != PAD)[:, None, None, :]
 
 
+def source_mask(ids: Int[Tensor, "batch key"]) -> Bool[Tensor, "batch 1 1 key"]:
+    """The same for a source. Raises ValueError for a row of padding alone: there is
+    nothing to read in it."""
+    mask = token_mask(ids)
+    if readable(ids) and not bool(mask.any(-1).all()):
+        raise ValueError("a source has no token but padding: leave this pair out")
+    return mask
+
+
 class Transformer(nn.Module):
     """Encoder and decoder: logits of each next token of a target, given a source.
 
@@ -383,10 +392,15 @@ class Transformer(nn.Module):
     def encode(
         self, source: Int[Tensor, "batch time"]
     ) -> Float[Tensor, "batch time d"]:
-        return self.encoder(self.source(source), mask=token_mask(source))
+        """Raises ValueError for a token of no vocabulary, and a source without any."""
+        x = self.source(source)
+        return self.encoder(x, mask=source_mask(source))
 
     def condition(self, source: Int[Tensor, "batch time"]) -> dict[str, Any]:
-        """What `decode` needs of a source, computed once for all of a target."""
+        """What `decode` needs of a source, computed once for all of a target.
+
+        Raises ValueError as `encode` does.
+        """
         return {"memory": self.encode(source), "memory_mask": token_mask(source)}
 
     def decode(
@@ -421,7 +435,8 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, ""]:
         """Cross-entropy in nats a token of the target, with EOS, without PAD.
 
-        Raises ValueError for another number of axes, and tokens of no vocabulary.
+        Raises ValueError for another number of axes, tokens of no vocabulary, and a
+        source without a token.
         """
         check_shape(target, (None,), "targets")
         logits = widened(self(source, target[:, :-1]))

@@ -92,7 +92,7 @@ def test_what_is_allowed(book: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        (put(1, "import torch"), "is not the one that `gensrc-book cell` prints"),
+        (put(1, "import torch"), "is not the one that belongs there"),
         (lambda nb: nb.cells[1].metadata.update(tags=["colab"]), "must be tagged colab and hide-input"),
         (put(2, 'profile = "full"\nseed = 0'), 'must hold profile = "quick" and seed = 0'),
         (put(2, 'profile = "quick"\nseed = 0\nsteps = 5'), "and nothing else"),

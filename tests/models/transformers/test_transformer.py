@@ -235,16 +235,19 @@ def test_tokens_at_masked_positions_change_no_output():
     assert torch.equal(model(x, y)[real], model(other_x, other_y)[real])
 
 
-@pytest.mark.parametrize("norm_first", [False, True])
-def test_source_of_padding_alone_gives_finite_outputs_that_ignore_it(norm_first):
-    model = both(norm_first=norm_first)
-    batch = pairs()
+def test_a_source_of_padding_alone_is_refused():
+    model, batch = both(), pairs()
     batch[1, 0] = PAD
-    model.loss(*batch.unbind(1)).backward()
-    assert all(weight.grad.isfinite().all() for weight in model.parameters())
-    logits = model(batch[:, 0], batch[:, 1])
-    assert logits.isfinite().all()
-    # With nothing to see, cross-attention returns the bias of its last layer, whatever the memory holds.
+    source, target = batch.unbind(1)
+    for call in (model.encode, model.condition, lambda ids: model(ids, target), lambda ids: model.loss(ids, target)):
+        with pytest.raises(ValueError, match="no token but padding"):
+            call(source)
+    source[1, 3] = 4
+    model.loss(source, target)
+
+
+def test_cross_attention_to_nothing_is_finite_and_ignores_the_memory():
+    # It returns the bias of its last layer, whatever the memory holds.
     block = ready(DecoderBlock(small()))
     nothing = padding_mask(torch.tensor([0, 0]), 5)
     y = numbers(2, 7, EMBED)
