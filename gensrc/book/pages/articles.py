@@ -167,12 +167,6 @@ def place_problem(place: str, anchors: Mapping[str, Collection[str]]) -> str:
     return "" if anchor in anchors[chapter] else f"the chapter {chapter} has no heading with the anchor {anchor}."
 
 
-def place_link(place: str, titles: Mapping[str, str]) -> str:
-    """A link to "<chapter>#<anchor>" under the chapter's title."""
-    chapter, _, anchor = place.partition("#")
-    return f"[{titles[chapter]}](/notebooks/{chapter}.ipynb#{anchor})"
-
-
 def page(root: Path) -> str:
     """The page of the site that shows the map of the repository at `root`, as MyST text."""
     return render(load(root / FILE), written_chapters(root))

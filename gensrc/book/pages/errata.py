@@ -215,4 +215,5 @@ def _linked(text: str) -> str:
 def _shown(erratum: Erratum, chapters: Mapping[str, str]) -> str:
     if not erratum.shown:
         return "Not shown yet."
-    return f"Shown in {articles.place_link(erratum.shown, chapters)}."
+    chapter, _, anchor = erratum.shown.partition("#")
+    return f"Shown in [{chapters[chapter]}](/notebooks/{chapter}.ipynb#{anchor})."

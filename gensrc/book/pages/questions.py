@@ -73,7 +73,7 @@ def render(questions: Sequence[Question], titles: Mapping[str, str]) -> str:
 
 
 def _entry(question: Question, titles: Mapping[str, str]) -> str:
-    places = ", ".join(articles.place_link(place, titles) for place in question.shown)
+    places = "; ".join(_place(place, titles) for place in question.shown)
     return f"""\
 (question-{question.id})=
 ## {question.en}
@@ -83,3 +83,9 @@ def _entry(question: Question, titles: Mapping[str, str]) -> str:
 {question.answer.strip()}
 
 Shown in {places}."""
+
+
+def _place(place: str, titles: Mapping[str, str]) -> str:
+    """A link under the heading's own words, which MyST fills in, and the chapter's title after it."""
+    chapter, _, anchor = place.partition("#")
+    return f"[](/notebooks/{chapter}.ipynb#{anchor}) in *{titles[chapter]}*"

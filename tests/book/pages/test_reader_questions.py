@@ -68,4 +68,4 @@ def test_the_page_gives_question_answer_and_place(tmp_path):
     page = book.render(book.load(written(tmp_path, ENTRY)), {CHAPTER: "Variational autoencoders"})
     assert "(question-kl-sign)=\n## Why?" in page
     assert '<span lang="zh">为什么？</span>' in page
-    assert f"\nSo.\n\nShown in [Variational autoencoders](/notebooks/{CHAPTER}.ipynb#the-code)." in page
+    assert f"\nSo.\n\nShown in [](/notebooks/{CHAPTER}.ipynb#the-code) in *Variational autoencoders*." in page
